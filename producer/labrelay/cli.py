@@ -1,0 +1,294 @@
+"""`labrelay`: the commands of the producer side; those of the worker side join through entry points.
+
+Exit codes: 0 done; 1 an export was not delivered, or an unexpected failure; 2 bad input; 3 Redis or worker away;
+4 no such export; 5 still running after --timeout; 6 conflict with an earlier submission; 78 a worker cannot start.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from importlib.metadata import entry_points, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+from rich.console import Console
+
+from labrelay.errors import InvalidInput, LabrelayError, WaitTimeout
+from labrelay.names import ENTRY_POINTS_COMMANDS
+from labrelay.results import ExportState, ExportStatus
+from labrelay.settings import ProducerSettings, effective_options, load_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pydantic import BaseModel
+
+    from labrelay.client import Client
+
+_REFRESH = 0.2
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+
+
+class CommandGroup(click.Group):
+    """Adds the commands of installed packages, and turns errors into one line and an exit code."""
+
+    def _joined(self) -> dict[str, click.Command]:
+        found: dict[str, click.Command] = {}
+        for entry in entry_points(group=ENTRY_POINTS_COMMANDS):
+            found.update(entry.load())
+        return found
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return every command's name."""
+        return sorted({*super().list_commands(ctx), *self._joined()})
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """Return a command by name."""
+        return super().get_command(ctx, name) or self._joined().get(name)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; a `LabrelayError` becomes one line on standard error."""
+        try:
+            return super().invoke(ctx)
+        except LabrelayError as error:
+            one_line = " ".join(str(error).split())
+            click.echo(f"labrelay: {one_line}", err=True)
+            sys.exit(error.exit_code)
+
+
+@click.group(cls=CommandGroup, help="Deliver finished instrument sessions: none lost, none twice.")
+@click.version_option(version("labrelay"), prog_name="labrelay")
+def main() -> None:
+    """Entry point."""
+
+
+@contextmanager
+def _client() -> Iterator[Client]:
+    from labrelay.client import Client  # noqa: PLC0415  `labrelay --help` need not load it
+
+    with Client() as client:
+        yield client
+
+
+def print_json(value: BaseModel | Sequence[BaseModel] | dict[str, Any]) -> None:
+    """Print a model, several, or a dictionary as JSON."""
+    if isinstance(value, dict):
+        data: Any = value
+    elif isinstance(value, Sequence):
+        data = [item.model_dump(mode="json") for item in value]
+    else:
+        data = value.model_dump(mode="json")
+    click.echo(json.dumps(data, indent=2, ensure_ascii=False))
+
+
+def console() -> Console:
+    """Return where tables go; wide enough for ids when the output is a file."""
+    return Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+
+
+def _destinations(_: click.Context, __: click.Parameter, value: str | None) -> list[str] | None:
+    return [name.strip() for name in value.split(",") if name.strip()] if value else None
+
+
+def _selection(command: Command) -> Command:
+    for option in (
+        click.option("--destinations", callback=_destinations, metavar="A,B", help="Deliver to these only."),
+        click.option("--strategy", metavar="NAME", help="all, first_success or best_effort."),
+        click.option("--session", metavar="S", help="Session identifier of a Nexus record."),
+        click.option("--root", type=click.Path(path_type=Path), help="Folder that relative paths start from."),
+    ):
+        command = option(command)
+    return command
+
+
+@main.command()
+@click.argument("files", nargs=-1, required=True, metavar="FILE…")
+@_selection
+@click.option("--replace", is_flag=True, help="Make a new revision of a session submitted before.")
+@click.option("--wait", "wait_", is_flag=True, help="Wait until every export is finished, and show it.")
+@click.option("--timeout", type=float, metavar="S", help="Give up waiting after S seconds (exit code 5).")
+@as_json
+def submit(  # noqa: PLR0917  click passes options by name
+    files: tuple[str, ...],
+    root: Path | None,
+    session: str | None,
+    strategy: str | None,
+    destinations: list[str] | None,
+    replace: bool,
+    wait_: bool,
+    timeout: float | None,
+    as_json: bool,
+) -> None:
+    """Submit sessions for export.
+
+    FILE is a context (JSON), several contexts (one a line), or a Nexus record (XML); - reads standard input.
+    """
+    from labrelay.inputs import read_contexts  # noqa: PLC0415
+    from labrelay.strategies import parse_strategy  # noqa: PLC0415
+    from labrelay.tables import submissions_table  # noqa: PLC0415
+
+    if strategy:
+        parse_strategy(strategy)
+    limit = load_settings(ProducerSettings).max_context_bytes
+    contexts = [c for file in files for c in read_contexts(file, root=root, session=session, limit=limit)]
+    with _client() as client:
+        submissions = client.submit_many(contexts, strategy, destinations=destinations, replace=replace)
+        conflicts = [s for s in submissions if s.outcome == "conflict"]
+        for warning in dict.fromkeys(w for s in submissions for w in s.warnings):
+            click.echo(f"labrelay: {warning}", err=True)
+        if not wait_:
+            if as_json:
+                print_json(submissions)
+            else:
+                sessions = [c.session_identifier for c in contexts]
+                console().print(submissions_table(zip(sessions, submissions, strict=True)))
+        else:
+            ids = [s.export_id for s in submissions if s.outcome != "conflict"]
+            _watch(client, ids, timeout=timeout, as_json=as_json)
+    if conflicts:
+        sys.exit(6)
+
+
+def _watch(client: Client, ids: Sequence[str], *, timeout: float | None, as_json: bool) -> None:
+    """Show exports until they are finished; exit code 1 unless all are delivered, 5 when time is up."""
+    from rich.live import Live  # noqa: PLC0415
+
+    from labrelay.tables import exports_table  # noqa: PLC0415
+
+    deadline = None if timeout is None else time.monotonic() + timeout
+    quiet = as_json or not sys.stdout.isatty()
+    exports: list[ExportStatus] = []
+    with Live(console=console(), auto_refresh=False, transient=False) if not quiet else _nothing() as live:
+        while True:
+            exports = [client.status(export_id) for export_id in ids]
+            if live is not None:
+                live.update(exports_table(exports), refresh=True)
+            unfinished = [export for export in exports if not export.state.is_final]
+            if not unfinished or (deadline is not None and time.monotonic() >= deadline):
+                break
+            time.sleep(_REFRESH)
+    if as_json:
+        print_json(exports)
+    elif quiet:
+        console().print(exports_table(exports))
+    if unfinished:
+        raise WaitTimeout(f"{len(unfinished)} of {len(ids)} exports are not finished after {timeout:g} s; they go on")
+    if any(export.state is not ExportState.DELIVERED for export in exports):
+        sys.exit(1)
+
+
+@contextmanager
+def _nothing() -> Iterator[None]:
+    yield None
+
+
+@main.command()
+@click.argument("export_id", required=False, metavar="[ID]")
+@click.option("--session", metavar="S", help="Every export of this session instead of one by id.")
+@as_json
+def status(export_id: str | None, session: str | None, as_json: bool) -> None:
+    """Show how an export stands; without ID, how many are in each state."""
+    from labrelay.tables import counts_line, exports_table, status_table  # noqa: PLC0415
+
+    with _client() as client:
+        if session is not None:
+            exports = [client.status(found) for found in client.ledger.ids_of_session(session)]
+            if not exports:
+                raise InvalidInput("--session", f"no export of {session!r}", "`labrelay list` shows what there is")
+            print_json(exports) if as_json else console().print(exports_table(exports))
+        elif export_id is not None:
+            export = client.status(export_id)
+            print_json(export) if as_json else console().print(status_table(export))
+        else:
+            counts = client.ledger.counts()
+            print_json({str(k): v for k, v in counts.items()}) if as_json else console().print(counts_line(counts))
+
+
+@main.command("list")
+@click.option("--state", type=click.Choice(list(ExportState)), help="Only exports in this state.")
+@click.option("--limit", default=50, show_default=True, help="At most so many, the latest changes first.")
+@as_json
+def list_(state: ExportState | None, limit: int, as_json: bool) -> None:
+    """List exports."""
+    from labrelay.tables import exports_table  # noqa: PLC0415
+
+    with _client() as client:
+        exports = client.ledger.recent(state, limit=limit)
+    print_json(exports) if as_json else console().print(exports_table(exports))
+
+
+@main.command()
+@click.argument("export_id", metavar="ID")
+@as_json
+def trail(export_id: str, as_json: bool) -> None:
+    """Show everything that happened to an export."""
+    from labrelay.tables import trail_table  # noqa: PLC0415
+
+    with _client() as client:
+        entries = client.trail(export_id)
+    print_json(entries) if as_json else console().print(trail_table(entries))
+
+
+@main.command()
+@click.argument("export_id", metavar="ID")
+@as_json
+def cancel(export_id: str, as_json: bool) -> None:
+    """Cancel an export; a running destination call is finished first."""
+    with _client() as client:
+        answer = client.cancel(export_id)
+    print_json({"export_id": export_id, "answer": answer}) if as_json else click.echo(f"{export_id}: {answer}")
+    if answer not in ("cancelled", "cancelling"):
+        click.echo(f"labrelay: it was {answer} already, nothing was changed", err=True)
+
+
+@main.command()
+@click.argument("file", metavar="FILE")
+@_selection
+@as_json
+def plan(
+    file: str,
+    root: Path | None,
+    session: str | None,
+    strategy: str | None,
+    destinations: list[str] | None,
+    as_json: bool,
+) -> None:
+    """Explain what would happen to a context: order, waits and skips. Sends nothing."""
+    from labrelay.inputs import read_contexts  # noqa: PLC0415
+    from labrelay.tables import plan_table  # noqa: PLC0415
+
+    limit = load_settings(ProducerSettings).max_context_bytes
+    with _client() as client:
+        plans = [
+            client.plan(context, strategy, destinations=destinations)
+            for context in read_contexts(file, root=root, session=session, limit=limit)
+        ]
+    if as_json:
+        print_json(plans)
+    else:
+        for each in plans:
+            console().print(plan_table(each))
+
+
+@main.command()
+@as_json
+def settings(as_json: bool) -> None:
+    """Show the settings in force, where each came from, and what it means; secrets are masked."""
+    from labrelay.tables import settings_table  # noqa: PLC0415
+
+    options = effective_options(_most_settings())
+    print_json(options) if as_json else console().print(settings_table(options))
+
+
+def _most_settings() -> ProducerSettings:
+    for entry in entry_points(group="labrelay.settings"):
+        loaded: ProducerSettings = entry.load()()
+        return loaded
+    return load_settings(ProducerSettings)

@@ -1,0 +1,48 @@
+-- Accept one export: row, state index, due time and trail in one step, so that nothing accepted can be half there.
+-- ARGV: prefix id digest context strategy destinations session instrument replace grace_ms
+-- Answers {outcome, state, revision, what differs}.
+local id, digest, context, strategy, destinations = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
+local session, instrument, replace, grace = ARGV[7], ARGV[8], ARGV[9] == '1', tonumber(ARGV[10])
+local now, key = now_ms(), row_key(id)
+local old = redis.call('HMGET', key, 'state', 'digest', 'strategy', 'destinations', 'revision', 'lease_until')
+local state, revision = old[1], tonumber(old[5] or '0')
+
+if state then
+  local differs = {}
+  if old[2] ~= digest then differs[#differs + 1] = 'content' end
+  if old[3] ~= strategy then differs[#differs + 1] = 'strategy' end
+  if old[4] ~= destinations then differs[#differs + 1] = 'destinations' end
+  local ended = state == 'dead' or state == 'cancelled' or state == 'unknown'
+  if #differs == 0 and not (replace and ended) then return {'duplicate', state, revision, ''} end
+  if not replace then return {'conflict', state, revision, table.concat(differs, ', ')} end
+end
+
+revision = revision + 1
+local not_before = 0
+if state then
+  -- A worker may still be sending the old revision: its token is void at once, and the new one starts when its
+  -- lease would have ended. Its open intents stay, so that doubtful sends are asked about, not repeated.
+  if state == 'running' then not_before = tonumber(old[6] or '0') end
+  redis.call('HINCRBY', key, 'token', 1)
+  redis.call('HDEL', key, 'lease_owner', 'lease_until', 'cancel', 'summary')
+  for _, field in ipairs(redis.call('HKEYS', key)) do
+    local kind = string.sub(field, 1, 2)
+    if kind == 'r:' then
+      redis.call('HSET', key, 'p:' .. string.sub(field, 3), redis.call('HGET', key, field))
+      redis.call('HDEL', key, field)
+    elseif kind == 'd:' then
+      redis.call('HDEL', key, field)
+    end
+  end
+else
+  local known = redis.call('HGET', prefix .. 'sessions', session)
+  redis.call('HSET', prefix .. 'sessions', session, known and (known .. ' ' .. id) or id)
+  redis.call('HSET', key, 'token', 0, 'runs', 0)
+end
+redis.call('HSET', key, 'digest', digest, 'context', context, 'strategy', strategy, 'destinations', destinations,
+  'session', session, 'instrument', instrument, 'revision', revision, 'created', text(now),
+  'not_before', text(not_before))
+move_state(id, state, 'queued', now)
+set_due(id, math.max(now + grace, not_before))
+note(id, now, cjson.encode({event = state and 'replaced' or 'accepted', detail = 'revision ' .. revision}))
+return {state and 'replaced' or 'accepted', 'queued', revision, ''}

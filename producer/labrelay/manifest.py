@@ -1,0 +1,205 @@
+"""Size and sha256 of the record and its files, and whether any of them is still being written."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import mimetypes
+import os
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePath, PureWindowsPath
+from typing import Literal
+
+from labrelay.context import Activity, Artifact, ExportContext
+from labrelay.errors import InvalidInput, StillBeingWritten
+from labrelay.settings import ProducerSettings
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A context completed with sizes and hashes, its digest, and what the submitter should know."""
+
+    context: ExportContext
+    digest: str
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Named:
+    field: str
+    path: Path
+    role: Literal["raw", "preview", "derived"]
+
+
+def make_manifest(context: ExportContext, settings: ProducerSettings) -> Manifest:
+    """Look at every file of a context, and return the context as the workers will see it.
+
+    Files over ``hash_limit`` are fingerprinted by size and modification time; they are hashed when delivered
+    (DESIGN section 5). Paths are mapped last, so that the producer opens its own spelling.
+
+    Raises
+    ------
+    InvalidInput
+        A file is missing, not a file, unreadable or outside ``data_roots``.
+    StillBeingWritten
+        Size or modification time of a file moved while it was looked at.
+    """
+    warnings: list[str] = []
+    files: list[_Named] = []
+    for named in _named_files(context):
+        if named.role == "preview" and not named.path.is_file():
+            warnings.append(f"{named.field}: preview {named.path} does not exist and is left out")
+            continue
+        files.append(named)
+    record = _Named("xml_file_path", context.xml_file_path, "raw")
+    for named in [record, *files]:
+        _refuse_outside(named, settings.data_roots)
+    looked_at = _stat_settled([record, *files], settings.settle_seconds)
+    hashes = {
+        named.path: _sha256(named, looked_at[named.path])
+        for named in [record, *files]
+        if named is record or looked_at[named.path].st_size <= settings.hash_limit
+    }
+    artifacts = tuple(
+        Artifact(
+            path=map_path(named.path, settings.path_map),
+            role=named.role,
+            media_type=mimetypes.guess_type(named.path.name)[0],
+            size=looked_at[named.path].st_size,
+            sha256=hashes.get(named.path),
+            mtime_ns=None if named.path in hashes else looked_at[named.path].st_mtime_ns,
+        )
+        for named in files
+    )
+    completed = context.model_copy(
+        update={
+            "xml_file_path": map_path(record.path, settings.path_map),
+            "xml_size": looked_at[record.path].st_size,
+            "xml_sha256": hashes[record.path],
+            "artifacts": artifacts,
+            "activities": tuple(_map_activity(a, settings.path_map) for a in context.activities),
+        }
+    )
+    return Manifest(completed, digest(completed), tuple(warnings))
+
+
+def digest(context: ExportContext) -> str:
+    """Return the sha256 of everything that is to be exported; earlier results are not part of it."""
+    content = context.model_dump(mode="json", by_alias=True, exclude={"previous_results"})
+    text = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def map_path(path: Path, path_map: dict[str, str]) -> Path:
+    """Return the path as the workers see it: the longest matching prefix wins; drive letters and UNC count.
+
+    Examples
+    --------
+    >>> str(map_path(Path("/mnt/titan/a.dm3"), {"/mnt/titan": "/srv/titan"}))
+    '/srv/titan/a.dm3'
+    """
+    mapped = _mapped_text(str(path), path_map)
+    return path if mapped is None else Path(mapped)
+
+
+def _mapped_text(text: str, path_map: dict[str, str]) -> str | None:
+    for prefix in sorted(path_map, key=len, reverse=True):
+        windows = "\\" in prefix or prefix[1:2] == ":"
+        flavour: type[PurePath] = PureWindowsPath if windows else type(PurePath(text))
+        try:
+            rest = flavour(text).relative_to(flavour(prefix))
+        except ValueError:
+            continue
+        return "/".join([path_map[prefix].rstrip("/"), *rest.parts])
+    return None
+
+
+def _map_activity(activity: Activity, path_map: dict[str, str]) -> Activity:
+    if not path_map:
+        return activity
+    return activity.model_copy(
+        update={
+            "files": tuple(_mapped_text(f, path_map) or f for f in activity.files),
+            "previews": tuple(p and map_path(p, path_map) for p in activity.previews),
+        }
+    )
+
+
+def _named_files(context: ExportContext) -> Iterable[_Named]:
+    seen: set[Path] = set()
+    for index, artifact in enumerate(context.artifacts):
+        if artifact.path not in seen:
+            seen.add(artifact.path)
+            yield _Named(f"artifacts[{index}].path", artifact.path, artifact.role)
+    for number, activity in enumerate(context.activities):
+        for index, file in enumerate(activity.files):
+            if Path(file) not in seen:  # a file of several signals is listed once per signal
+                seen.add(Path(file))
+                yield _Named(f"activities[{number}].files[{index}]", Path(file), "raw")
+        for index, preview in enumerate(activity.previews):
+            if preview is not None and preview not in seen:
+                seen.add(preview)
+                yield _Named(f"activities[{number}].previews[{index}]", preview, "preview")
+
+
+def _refuse_outside(named: _Named, roots: tuple[Path, ...]) -> None:
+    if not named.path.is_absolute():
+        raise InvalidInput(named.field, f"{named.path} is not absolute", "Give --root, or absolute paths")
+    if roots and not is_under(named.path, roots):
+        listed = ", ".join(map(str, roots))
+        raise InvalidInput(
+            named.field,
+            f"{named.path} lies outside data_roots ({listed})",
+            "Move it there or extend LABRELAY_DATA_ROOTS",
+        )
+
+
+def is_under(path: Path, roots: Iterable[Path]) -> bool:
+    """Return whether a path lies under one of the roots once symbolic links are followed."""
+    real = path.resolve()
+    return any(real.is_relative_to(root.resolve()) for root in roots)
+
+
+def _stat_settled(files: list[_Named], settle_seconds: float) -> dict[Path, os.stat_result]:
+    first = {named.path: _stat(named) for named in files}
+    newest = max(stat.st_mtime for stat in first.values())
+    fresh_for = settle_seconds - (time.time() - newest)
+    if fresh_for <= 0:
+        return first
+    time.sleep(min(fresh_for, settle_seconds))
+    for named in files:
+        _refuse_moved(named, first[named.path], _stat(named))
+    return first
+
+
+def _stat(named: _Named) -> os.stat_result:
+    try:
+        stat = named.path.stat()
+    except FileNotFoundError:
+        raise InvalidInput(
+            named.field, f"no such file {named.path}", "Correct the path, --root or path_map"
+        ) from None
+    except OSError as error:
+        raise InvalidInput(named.field, f"{named.path}: {error.strerror}", "Make it readable") from None
+    if not named.path.is_file():
+        raise InvalidInput(named.field, f"{named.path} is not a file", "Name a file")
+    return stat
+
+
+def _refuse_moved(named: _Named, before: os.stat_result, after: os.stat_result) -> None:
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        raise StillBeingWritten(
+            named.field, f"{named.path} is still being written", "Submit again when the instrument has finished"
+        )
+
+
+def _sha256(named: _Named, before: os.stat_result) -> str:
+    try:
+        with named.path.open("rb") as file:
+            result = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InvalidInput(named.field, f"{named.path}: {error.strerror}", "Make it readable") from None
+    _refuse_moved(named, before, _stat(named))
+    return result

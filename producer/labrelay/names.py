@@ -1,0 +1,68 @@
+"""Every task, queue, key and entry-point name of labrelay, in one place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+TASK_EXPORT = "labrelay.export"
+QUEUE_EXPORTS = "labrelay.exports"
+
+#: Most exports that one wake-up names (facts: a Celery message costs about 3 ms of CPU however many it names).
+IDS_PER_WAKE_UP = 64
+
+CONTEXT_SCHEMA: Final = "labrelay.export_context/1"
+
+ENTRY_POINTS_DESTINATIONS = "labrelay.destinations"
+ENTRY_POINTS_BACKENDS = "labrelay.backends"
+ENTRY_POINTS_COMMANDS = "labrelay.commands"
+
+#: Fields of an export's hash that hold one destination each: ``d:cdcs``, ``i:cdcs`` …
+FIELD_DELIVERY = "d:"
+FIELD_INTENT = "i:"
+FIELD_RECEIPT = "r:"
+FIELD_PREVIOUS_RECEIPT = "p:"
+
+
+@dataclass(frozen=True)
+class Keys:
+    """The ledger's Redis keys under one prefix (``docs/ledger.md`` documents type, writer and lifetime)."""
+
+    prefix: str
+
+    def export(self, export_id: str) -> str:
+        """Hash: one export, its deliveries, intents and receipts."""
+        return f"{self.prefix}export:{export_id}"
+
+    def trail(self, export_id: str) -> str:
+        """List: what happened to one export, oldest first."""
+        return f"{self.prefix}trail:{export_id}"
+
+    def state(self, state: str) -> str:
+        """Sorted set: ids in one state, by time of the last change in milliseconds."""
+        return f"{self.prefix}state:{state}"
+
+    @property
+    def due(self) -> str:
+        """Sorted set: every unfinished export, by the time in milliseconds at which somebody must look at it."""
+        return f"{self.prefix}due"
+
+    @property
+    def sessions(self) -> str:
+        """Hash: session identifier to the export ids made from it, separated by blanks."""
+        return f"{self.prefix}sessions"
+
+    @property
+    def leader(self) -> str:
+        """String with expiry: the worker process whose reconciler sweeps."""
+        return f"{self.prefix}leader"
+
+    @property
+    def workers(self) -> str:
+        """Sorted set: worker processes by the time in milliseconds they were last seen."""
+        return f"{self.prefix}workers"
+
+    @property
+    def worker_info(self) -> str:
+        """Hash: worker process to what it serves, as JSON."""
+        return f"{self.prefix}worker_info"

@@ -1,0 +1,188 @@
+"""States, receipts and what can be read back about an export."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+
+class ExportState(StrEnum):
+    """Where an export stands."""
+
+    QUEUED = "queued"  # accepted; a worker may claim it
+    RUNNING = "running"  # a worker holds its lease
+    WAITING = "waiting"  # something is tried again later
+    DELIVERED = "delivered"  # its strategy is fulfilled
+    UNKNOWN = "unknown"  # a destination may have it and cannot be asked: a person decides
+    DEAD = "dead"  # its strategy cannot be fulfilled: a person decides
+    CANCELLED = "cancelled"  # stopped on request
+
+    @property
+    def is_final(self) -> bool:
+        """Whether labrelay does nothing more about it by itself."""
+        return self not in UNFINISHED
+
+
+UNFINISHED = frozenset({ExportState.QUEUED, ExportState.RUNNING, ExportState.WAITING})
+
+
+class DeliveryState(StrEnum):
+    """Where one (export, destination) pair stands."""
+
+    PENDING = "pending"  # not tried yet
+    SENDING = "sending"  # its intent is open
+    RETRYING = "retrying"  # failed for now
+    DELIVERED = "delivered"  # its receipt is in the ledger
+    FAILED = "failed"  # failed for good
+    UNKNOWN = "unknown"  # parked: it may have arrived and cannot be asked
+    SKIPPED = "skipped"  # the strategy does not need it
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing more happens to it by itself."""
+        return self in _SETTLED
+
+
+_SETTLED = frozenset({DeliveryState.DELIVERED, DeliveryState.FAILED, DeliveryState.UNKNOWN, DeliveryState.SKIPPED})
+
+
+def utc_now() -> datetime:
+    """Return the present time with its time zone (a naive one is NexusLIMS's trap)."""
+    return datetime.now(UTC)
+
+
+class _Wire(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ExportResult(_Wire):
+    """Result of one export attempt, with the field names of NexusLIMS's class."""
+
+    success: bool
+    destination_name: str
+    record_id: str | None = None
+    record_url: str | None = None
+    error_message: str | None = None
+    timestamp: AwareDatetime = Field(default_factory=utc_now)
+    metadata: dict[str, Any] = Field(default_factory=dict)
+
+
+class Receipt(_Wire):
+    """Proof of a delivery."""
+
+    destination: str
+    record_id: str | None = None
+    record_url: str | None = None
+    sha256: str | None = Field(None, description="of the record as it was sent")
+    verified: str = Field("", description="how the arrival was checked, in words")
+    adopted: bool = Field(False, description="found at the destination after a lost answer, not sent again")
+    attempt: int = 1
+    at: AwareDatetime
+    worker: str = ""
+    metadata: dict[str, Any] = Field(default_factory=dict)
+
+    def as_result(self) -> ExportResult:
+        """Return the result that later destinations read from ``context.previous_results``."""
+        return ExportResult(
+            success=True,
+            destination_name=self.destination,
+            record_id=self.record_id,
+            record_url=self.record_url,
+            timestamp=self.at,
+            metadata=self.metadata,
+        )
+
+
+class Delivery(_Wire):
+    """How one destination stands, as the ledger keeps it beside intent and receipt."""
+
+    state: DeliveryState = DeliveryState.PENDING
+    attempts: int = 0
+    first_at: float | None = Field(None, description="server time of the first attempt, epoch seconds")
+    retry_at: float | None = Field(None, description="server time before which it is not tried, epoch seconds")
+    error_kind: str | None = None
+    error_message: str | None = None
+    reason: str | None = Field(None, description="why it waits or was skipped, in words")
+
+
+class DeliveryStatus(Delivery):
+    """A delivery with its receipt, as people read it."""
+
+    destination: str
+    receipt: Receipt | None = None
+
+
+class ExportStatus(_Wire):
+    """An export as people read it."""
+
+    export_id: str
+    state: ExportState
+    session_identifier: str
+    instrument_pid: str
+    strategy: str = Field(description="empty: the workers' routes and settings decide")
+    destinations: tuple[str, ...] = ()
+    revision: int
+    runs: int = Field(description="how often a worker claimed it")
+    summary: str = ""
+    cancelling: bool = False
+    created: AwareDatetime
+    updated: AwareDatetime
+    deliveries: tuple[DeliveryStatus, ...] = ()
+
+
+class TrailEntry(_Wire):
+    """One step in the life of an export."""
+
+    at: AwareDatetime
+    event: str
+    worker: str = ""
+    destination: str | None = None
+    detail: str = ""
+
+
+class Submission(_Wire):
+    """What `submit` answers."""
+
+    export_id: str
+    outcome: str = Field(description="accepted, duplicate or replaced")
+    state: ExportState
+    revision: int
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def is_duplicate(self) -> bool:
+        """Whether this very content had been submitted before."""
+        return self.outcome == "duplicate"
+
+
+class DestinationInfo(_Wire):
+    """What a worker says of one destination it serves."""
+
+    name: str
+    type: str
+    priority: int = 0
+    enabled: bool = True
+    waits_for: tuple[str, ...] | None = None
+    reason: str = Field("", description="why it is disabled or unavailable")
+
+
+class RouteInfo(_Wire):
+    """A route of the settings: which destinations and strategy an instrument's exports take."""
+
+    instrument: str = "*"
+    destinations: tuple[str, ...] = ()
+    strategy: str | None = None
+
+
+class WorkerInfo(_Wire):
+    """What one worker process announces of itself."""
+
+    name: str
+    version: str
+    started: AwareDatetime
+    destinations: tuple[DestinationInfo, ...] = ()
+    routes: tuple[RouteInfo, ...] = ()
+    strategy: str = "all"

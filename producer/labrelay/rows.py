@@ -1,0 +1,73 @@
+"""How an export's Redis hash reads: the one place that knows the row's fields."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from labrelay.names import FIELD_DELIVERY, FIELD_INTENT, FIELD_RECEIPT
+from labrelay.results import (
+    Delivery,
+    DeliveryState,
+    DeliveryStatus,
+    ExportState,
+    ExportStatus,
+    Receipt,
+    TrailEntry,
+)
+
+Row = Mapping[str, str]
+
+
+def by_destination(row: Row, kind: str) -> dict[str, str]:
+    """Return the fields of one kind (``d:``, ``i:``, ``r:``, ``p:``) by destination name."""
+    return {field[len(kind) :]: value for field, value in row.items() if field.startswith(kind)}
+
+
+def destinations_of(row: Row) -> tuple[str, ...]:
+    """Return the destinations the submitter named; none: the workers' routes decide."""
+    return tuple(json.loads(row["destinations"])) if row.get("destinations") else ()
+
+
+def status_of(export_id: str, row: Row) -> ExportStatus:
+    """Return the row as people read it."""
+    deliveries = {name: Delivery.model_validate_json(v) for name, v in by_destination(row, FIELD_DELIVERY).items()}
+    receipts = {name: Receipt.model_validate_json(v) for name, v in by_destination(row, FIELD_RECEIPT).items()}
+    for name in receipts.keys() - deliveries.keys():
+        deliveries[name] = Delivery(state=DeliveryState.DELIVERED)
+    for name in by_destination(row, FIELD_INTENT).keys() - receipts.keys():
+        delivery = deliveries.get(name, Delivery())
+        if not delivery.state.is_settled and row["state"] == ExportState.RUNNING:
+            deliveries[name] = delivery.model_copy(update={"state": DeliveryState.SENDING})
+    for name in destinations_of(row):
+        deliveries.setdefault(name, Delivery())
+    return ExportStatus(
+        export_id=export_id,
+        state=ExportState(row["state"]),
+        session_identifier=row["session"],
+        instrument_pid=row["instrument"],
+        strategy=row["strategy"],
+        destinations=destinations_of(row),
+        revision=int(row["revision"]),
+        runs=int(row["runs"]),
+        summary=row.get("summary", ""),
+        cancelling=row.get("cancel") == "1",
+        created=from_ms(row["created"]),
+        updated=from_ms(row["updated"]),
+        deliveries=tuple(
+            DeliveryStatus(destination=name, receipt=receipts.get(name), **delivery.model_dump())
+            for name, delivery in deliveries.items()
+        ),
+    )
+
+
+def trail_entry(line: str) -> TrailEntry:
+    """Return one entry of the trail list, ``<ms> <json>``."""
+    at, _, entry = line.partition(" ")
+    return TrailEntry(at=from_ms(at), **json.loads(entry))
+
+
+def from_ms(milliseconds: str | float) -> datetime:
+    """Return a time from server milliseconds."""
+    return datetime.fromtimestamp(float(milliseconds) / 1000, UTC)

@@ -1,0 +1,216 @@
+"""Settings of the producer side, and how every setting is found.
+
+Precedence, highest first: arguments, environment ``LABRELAY_*``, ``.env``, a secrets directory, ``labrelay.toml``.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
+
+from platformdirs import user_state_path
+from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from labrelay.errors import InvalidInput, LedgerUnavailable
+from labrelay.names import Keys
+
+ENV_PREFIX = "LABRELAY_"
+StrategyName = Literal["all", "first_success", "best_effort"]
+_CONFIG_FILE = "labrelay.toml"
+
+
+def split_list(value: Any) -> Any:
+    """Accept ``a,b`` or the platform's path list beside a JSON or TOML list, as environments give them."""
+    if not isinstance(value, str):
+        return value
+    text = value.strip()
+    if text.startswith("["):
+        return tomllib.loads(f"v = {text}")["v"]
+    separator = os.pathsep if os.pathsep in text else ","
+    return [part.strip() for part in text.split(separator) if part.strip()]
+
+
+PathList = Annotated[tuple[Path, ...], NoDecode]
+
+
+class ProducerSettings(BaseSettings):
+    """What an instrument pipeline needs to know. Each option says what it is for; `SecretStr` marks secrets."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, env_nested_delimiter="__", env_file=".env", extra="ignore", frozen=True
+    )
+
+    redis_url: SecretStr | None = Field(
+        None, description="Redis of ledger and wake-ups (redis://, rediss://, unix://); unset: the embedded one"
+    )
+    home: Path = Field(
+        default_factory=lambda: user_state_path("labrelay"),
+        description="folder of everything labrelay keeps on this machine",
+    )
+    key_prefix: str = Field("labrelay:", description="prefix of every Redis key; one per installation")
+    strategy: StrategyName = Field("all", description="strategy of exports that name none and match no route")
+    path_map: dict[str, str] = Field(
+        default_factory=dict, description="path prefixes as the producer sees them, to those the workers see"
+    )
+    data_roots: PathList = Field(
+        (), description="folders that exports may read from; files elsewhere are refused by name"
+    )
+    hash_limit: int = Field(64 * 2**20, ge=0, description="bytes; larger files are hashed while delivered")
+    settle_seconds: float = Field(0.5, ge=0, description="a file modified within this time is looked at twice")
+    max_context_bytes: int = Field(4 * 2**20, gt=0, description="largest context accepted, bytes")
+    redis_timeout: float = Field(3.0, gt=0, description="seconds after which Redis counts as away")
+    wake_up_grace: float = Field(30.0, gt=0, description="seconds until a lost wake-up is sent again")
+
+    @field_validator("data_roots", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return split_list(value)
+
+    @field_validator("home", "data_roots")
+    @classmethod
+    def _absolute(cls, value: Any) -> Any:
+        if isinstance(value, tuple):
+            return tuple(path.expanduser().absolute() for path in value)
+        return value.expanduser().absolute()
+
+    @field_validator("redis_url")
+    @classmethod
+    def _no_cluster(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and "cluster" in value.get_secret_value().split(":", 1)[0]:
+            msg = "Celery has no Redis Cluster transport; give a single server or Sentinel"
+            raise ValueError(msg)
+        return value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Add ``labrelay.toml`` below everything else."""
+        toml = TomlConfigSettingsSource(settings_cls, toml_file=config_file())
+        return init_settings, env_settings, dotenv_settings, file_secret_settings, toml
+
+    @cached_property
+    def keys(self) -> Keys:
+        """The ledger's key names."""
+        return Keys(self.key_prefix)
+
+    @property
+    def embedded_folder(self) -> Path:
+        """Where the embedded Redis keeps its data and says how to reach it."""
+        return self.home / "redis"
+
+    def resolve_redis_url(self) -> str:
+        """Return the Redis address: the configured one, else that of the running embedded server.
+
+        Raises
+        ------
+        LedgerUnavailable
+            None is configured and no embedded server runs; the text says how to start one.
+        """
+        if self.redis_url is not None:
+            return self.redis_url.get_secret_value()
+        try:
+            return (self.embedded_folder / "url").read_text().strip()
+        except FileNotFoundError:
+            msg = "no Redis: start the embedded one with `labrelay up`, or set LABRELAY_REDIS_URL"
+            raise LedgerUnavailable(msg) from None
+
+
+def config_file() -> Path:
+    """Return the settings file in force: ``LABRELAY_CONFIG``, else ``labrelay.toml`` here, else in the home."""
+    named = os.environ.get("LABRELAY_CONFIG")
+    if named:
+        return Path(named)
+    here = Path(_CONFIG_FILE)
+    if here.exists():
+        return here
+    home = os.environ.get("LABRELAY_HOME")
+    return (Path(home).expanduser() if home else user_state_path("labrelay")) / _CONFIG_FILE
+
+
+Settings = TypeVar("Settings", bound=ProducerSettings)
+
+
+def load_settings(cls: type[Settings], **overrides: Any) -> Settings:
+    """Read the settings, with one-line errors that name the option and where to correct it.
+
+    Raises
+    ------
+    InvalidInput
+        An option has a bad value, or the settings file is not TOML.
+    """
+    try:
+        path = config_file()
+        if os.environ.get("LABRELAY_CONFIG") and not path.is_file():
+            raise InvalidInput("LABRELAY_CONFIG", f"no such file {path}", "Correct or unset it")
+        secrets = os.environ.get("LABRELAY_SECRETS_DIR")
+        return cls(_secrets_dir=secrets, **overrides) if secrets else cls(**overrides)
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidInput(str(config_file()), f"not valid TOML ({error})", "Correct the line it names") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        name = ".".join(str(part) for part in first["loc"])
+        where = f"Correct {ENV_PREFIX}{name.upper().replace('.', '__')} or {config_file().name}"
+        raise InvalidInput(name, first["msg"].removeprefix("Value error, "), where) from None
+
+
+class EffectiveOption(BaseModel):
+    """One option as `labrelay settings` shows it."""
+
+    name: str
+    value: str
+    source: str
+    help: str
+    sensitive: bool
+
+    mask: ClassVar[str] = "********"
+
+
+def effective_options(settings: ProducerSettings) -> list[EffectiveOption]:
+    """List every option with its value (secrets masked) and where it came from."""
+    from labrelay.redaction import mask_table  # noqa: PLC0415  only the settings listing needs it
+
+    toml: dict[str, Any] = {}
+    if config_file().is_file():
+        toml = tomllib.loads(config_file().read_text())
+    options = []
+    for name, field in type(settings).model_fields.items():
+        value = getattr(settings, name)
+        environment = [key for key in os.environ if _names(key, name)]
+        if environment:
+            source = ", ".join(sorted(environment))
+        elif name in toml:
+            source = str(config_file())
+        else:
+            source = "default" if name not in settings.model_fields_set else ".env, secrets or argument"
+        sensitive = "SecretStr" in str(field.annotation)
+        options.append(
+            EffectiveOption(
+                name=name,
+                value=EffectiveOption.mask if sensitive and value is not None else str(mask_table(value)),
+                source=source,
+                help=field.description or "",
+                sensitive=sensitive,
+            )
+        )
+    return options
+
+
+def _names(variable: str, option: str) -> bool:
+    wanted = (ENV_PREFIX + option).upper()
+    return variable.upper() == wanted or variable.upper().startswith(wanted + "__")

@@ -1,0 +1,118 @@
+"""How exports, trails and plans look in a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from rich.table import Table
+from rich.text import Text
+
+from labrelay.plans import Plan
+from labrelay.results import DeliveryState, DeliveryStatus, ExportState, ExportStatus, Submission, TrailEntry
+from labrelay.settings import EffectiveOption
+
+_COLOURS = {
+    "delivered": "green",
+    "skipped": "dim",
+    "dead": "red",
+    "failed": "red",
+    "unknown": "magenta",
+    "retrying": "yellow",
+    "waiting": "yellow",
+    "conflict": "red",
+}
+
+
+def coloured(state: str) -> Text:
+    """Return a state in its colour."""
+    return Text(str(state), style=_COLOURS.get(str(state), ""))
+
+
+def exports_table(exports: Sequence[ExportStatus], title: str | None = None) -> Table:
+    """Return exports with one column per destination."""
+    names = list(dict.fromkeys(d.destination for export in exports for d in export.deliveries))
+    table = Table(title=title, title_justify="left")
+    for heading in ("session", "instrument", "state"):
+        table.add_column(heading, overflow="fold")
+    for name in names:
+        table.add_column(name, overflow="fold")
+    table.add_column("export id", no_wrap=True)
+    for export in exports:
+        by_name = {d.destination: d for d in export.deliveries}
+        state = coloured("cancelling" if export.cancelling else export.state)
+        cells = [_cell(by_name.get(name)) for name in names]
+        table.add_row(export.session_identifier, export.instrument_pid, state, *cells, export.export_id)
+    return table
+
+
+def _cell(delivery: DeliveryStatus | None) -> Text:
+    if delivery is None:
+        return Text("-", style="dim")
+    text = coloured(delivery.state)
+    if delivery.state is DeliveryState.RETRYING:
+        text.append(f" (attempt {delivery.attempts}: {delivery.error_kind})")
+    return text
+
+
+def status_table(export: ExportStatus) -> Table:
+    """Return one export with a row per destination."""
+    table = Table(title=f"{export.export_id}: {export.state}  {export.summary}", title_justify="left")
+    for heading in ("destination", "state", "attempts", "record", "verified / error"):
+        table.add_column(heading, overflow="fold")
+    for delivery in export.deliveries:
+        receipt = delivery.receipt
+        record = (receipt.record_url or receipt.record_id or "") if receipt else ""
+        detail = receipt.verified if receipt else delivery.error_message or delivery.reason or ""
+        table.add_row(
+            delivery.destination, coloured(delivery.state), str(delivery.attempts), Text(record), Text(detail)
+        )
+    return table
+
+
+def submissions_table(pairs: Iterable[tuple[str, Submission]]) -> Table:
+    """Return what became of each submitted session."""
+    table = Table()
+    for heading in ("session", "outcome", "state", "revision"):
+        table.add_column(heading, overflow="fold")
+    table.add_column("export id", no_wrap=True)
+    for session, submission in pairs:
+        outcome, state = coloured(submission.outcome), coloured(submission.state)
+        table.add_row(session, outcome, state, str(submission.revision), submission.export_id)
+    return table
+
+
+def trail_table(entries: Sequence[TrailEntry]) -> Table:
+    """Return the steps of one export."""
+    table = Table()
+    for heading in ("time (UTC)", "event", "destination", "worker", "detail"):
+        table.add_column(heading, overflow="fold")
+    for entry in entries:
+        at = f"{entry.at:%Y-%m-%d %H:%M:%S}.{entry.at.microsecond // 1000:03d}"
+        table.add_row(at, coloured(entry.event), entry.destination or "", entry.worker, Text(entry.detail))
+    return table
+
+
+def counts_line(counts: dict[ExportState, int]) -> Text:
+    """Return how many exports are in each state."""
+    return Text("  ").join([Text(f"{state}: {count}") for state, count in counts.items()])
+
+
+def plan_table(plan: Plan) -> Table:
+    """Return what would happen, in order."""
+    table = Table(title=f"strategy {plan.strategy}; destinations: {plan.because}", title_justify="left")
+    for heading in ("", "destination", "type", "priority", "what happens"):
+        table.add_column(heading, overflow="fold")
+    for step in plan.steps:
+        mark = Text("✓", style="green") if step.runs else Text("-", style="dim")
+        table.add_row(mark, step.destination, step.type, str(step.priority), Text(step.explanation))
+    return table
+
+
+def settings_table(options: Sequence[EffectiveOption]) -> Table:
+    """Return the options in force with where each came from."""
+    table = Table()
+    for heading in ("option", "value", "source", "meaning"):
+        table.add_column(heading, overflow="fold")
+    for option in options:
+        table.add_row(option.name, Text(option.value), Text(option.source), Text(option.help))
+    return table
