@@ -1,0 +1,200 @@
+"""The worker side's commands of `labrelay`: worker, up, down, demo, samples, flower, destinations, backends."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.table import Table
+from rich.text import Text
+
+from labrelay.cli import as_json, console, print_json
+from labrelay.settings import ProducerSettings
+
+#: A thread only waits for the event loop, so that many wake-ups are worked on at once.
+THREADS = 16
+POOLS = ("threads", "prefork", "solo")
+
+
+def _worker_options(function: Any) -> Any:
+    for option in (
+        click.option(
+            "--pool", type=click.Choice(["threads", "prefork", "solo"]), default="threads", show_default=True
+        ),
+        click.option("--concurrency", type=click.IntRange(min=1), help="Wake-ups worked on at once."),
+        click.option("--loglevel", default="INFO", show_default=True),
+    ):
+        function = option(function)
+    return function
+
+
+def embedded_if_needed(settings: ProducerSettings, stack: ExitStack) -> None:
+    """Start the embedded Redis, or join the running one, unless a Redis is configured."""
+    if settings.redis_url is None:
+        from labrelay_worker.embedded import EmbeddedRedis  # noqa: PLC0415
+
+        url = stack.enter_context(EmbeddedRedis(settings.embedded_folder))
+        click.echo(f"labrelay: embedded Redis at {url}, data in {settings.embedded_folder}", err=True)
+
+
+def _run_worker(pool: str, concurrency: int | None, loglevel: str) -> None:
+    from labrelay_worker.settings import load_worker_settings  # noqa: PLC0415
+
+    settings = load_worker_settings()
+    with ExitStack() as stack:
+        embedded_if_needed(settings, stack)
+        from labrelay_worker.app import app  # noqa: PLC0415  it needs the Redis address
+        from labrelay_worker.lifecycle import lifecycle  # noqa: PLC0415
+
+        # The worker gives its leases back before the embedded Redis may stop, however it ends.
+        stack.callback(lifecycle.close)
+        arguments = ["worker", f"--pool={pool}", f"--loglevel={loglevel}", "--without-gossip", "--without-mingle"]
+        if concurrency is None and pool == "threads":
+            concurrency = THREADS
+        if concurrency is not None:
+            arguments.append(f"--concurrency={concurrency}")
+        app.worker_main(arguments)
+
+
+@click.command("worker")
+@_worker_options
+def worker(pool: str, concurrency: int | None, loglevel: str) -> None:
+    """Run one worker in the foreground; starts the embedded Redis when none is configured."""
+    _run_worker(pool, concurrency, loglevel)
+
+
+@click.command("up")
+@_worker_options
+def up(pool: str, concurrency: int | None, loglevel: str) -> None:
+    """Run everything one machine needs in the foreground: embedded Redis and a worker."""
+    click.echo("labrelay: submit from another terminal with `labrelay submit FILE`; Ctrl-C stops", err=True)
+    _run_worker(pool, concurrency, loglevel)
+
+
+@click.command("down")
+def down() -> None:
+    """Stop an embedded Redis that a killed worker left behind."""
+    from labrelay_worker.embedded import stop_embedded  # noqa: PLC0415
+    from labrelay_worker.settings import load_worker_settings  # noqa: PLC0415
+
+    stopped = stop_embedded(load_worker_settings().embedded_folder)
+    click.echo("stopped" if stopped else "still in use: stop its workers first")
+    if not stopped:
+        sys.exit(1)
+
+
+@click.command("demo")
+@click.option("--data", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Folder with sessions.")
+@click.option("--keep", is_flag=True, help="Keep what earlier demos delivered.")
+@click.option("--kill", is_flag=True, help="Kill the worker in the middle, and watch another one finish.")
+def demo(data: Path | None, keep: bool, kill: bool) -> None:
+    """Deliver sample sessions to disk, memory and a local HTTP receiver, and show the receipts."""
+    from labrelay_worker.demo.show import run_demo  # noqa: PLC0415
+    from labrelay_worker.settings import load_worker_settings  # noqa: PLC0415
+
+    sys.exit(run_demo(load_worker_settings(), data, keep=keep, kill=kill))
+
+
+@click.command("samples")
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--sessions", default=2, show_default=True, type=click.IntRange(min=1))
+def samples(folder: Path, sessions: int) -> None:
+    """Write sample sessions to try labrelay with: records, instrument files, previews, contexts."""
+    from labrelay_worker.demo.samples import make_samples  # noqa: PLC0415
+
+    for record in make_samples(folder, sessions=sessions):
+        click.echo(record)
+
+
+@click.command("flower")
+@click.option("--address", default="127.0.0.1", show_default=True)
+@click.option("--port", default=5555, show_default=True)
+@click.option("--open", "open_access", is_flag=True, help="Allow everybody who reaches the address.")
+def flower(address: str, port: int, open_access: bool) -> None:
+    """Start Flower, the task view, on the same broker (needs the extra `monitor`)."""
+    from labrelay_worker.flower import flower_arguments  # noqa: PLC0415
+    from labrelay_worker.settings import load_worker_settings  # noqa: PLC0415
+
+    settings = load_worker_settings()
+    settings.resolve_redis_url()
+    folder = settings.home / "flower"
+    folder.mkdir(parents=True, exist_ok=True)
+    launch = flower_arguments(
+        address=address,
+        port=port,
+        basic_auth=os.environ.get("LABRELAY_FLOWER_BASIC_AUTH"),
+        open_access=open_access,
+        persistent_db=folder / "flower.db",
+    )
+    command = [sys.executable, "-m", "celery", *launch.arguments]
+    os.execve(command[0], command, {**os.environ, **launch.environment})  # noqa: S606  fixed argument list
+
+
+@click.command("destinations")
+@click.option("--check", is_flag=True, help="Ask each destination whether it could deliver now.")
+@as_json
+def destinations(check: bool, as_json: bool) -> None:
+    """List this machine's destinations, and those that are unavailable with the reason."""
+    import asyncio  # noqa: PLC0415
+
+    from labrelay_worker.destinations.registry import ExporterRegistry  # noqa: PLC0415
+    from labrelay_worker.settings import load_worker_settings  # noqa: PLC0415
+
+    registry = ExporterRegistry(load_worker_settings())
+    checks: dict[str, str] = {}
+    if check:
+        checks = asyncio.run(registry.check())
+    if as_json:
+        print_json(
+            {
+                "destinations": [i.model_dump() | {"check": checks.get(i.name)} for i in registry.infos()],
+                "unavailable": [vars(plugin) for plugin in registry.unavailable],
+            }
+        )
+        return
+    table = Table()
+    for heading in ("destination", "type", "priority", "enabled", "remarks"):
+        table.add_column(heading, overflow="fold")
+    for info in registry.infos():
+        remarks = "; ".join(filter(None, [info.reason, checks.get(info.name)]))
+        table.add_row(info.name, info.type, str(info.priority), "yes" if info.enabled else "no", Text(remarks))
+    console().print(table)
+    _print_unavailable(registry.unavailable)
+
+
+@click.command("backends")
+@as_json
+def backends(as_json: bool) -> None:
+    """List this machine's storage and viewer backends, and those that are unavailable with the reason."""
+    from labrelay_worker.destinations.registry import ExporterRegistry  # noqa: PLC0415
+    from labrelay_worker.settings import load_worker_settings  # noqa: PLC0415
+
+    registry = ExporterRegistry(load_worker_settings())
+    registry.discover_plugins()
+    names = [name for name in registry.backends.names if not name.startswith("destination:")]
+    if as_json:
+        print_json({"backends": names, "unavailable": [vars(p) for p in registry.backends.unavailable]})
+        return
+    for name in names:
+        click.echo(name)
+    _print_unavailable(registry.backends.unavailable)
+
+
+def _print_unavailable(plugins: list[Any]) -> None:
+    if not plugins:
+        return
+    table = Table(title="unavailable", title_justify="left")
+    for heading in ("name", "source", "reason", "what to do"):
+        table.add_column(heading, overflow="fold")
+    for plugin in plugins:
+        table.add_row(plugin.name, Text(plugin.source), Text(plugin.reason), Text(plugin.cure))
+    console().print(table)
+
+
+COMMANDS: dict[str, click.Command] = {
+    str(command.name): command for command in (worker, up, down, demo, samples, flower, destinations, backends)
+}

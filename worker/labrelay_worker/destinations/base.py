@@ -1,0 +1,111 @@
+"""The contract of a destination.
+
+A class with the seed's five members (`ExportDestination`, NexusLIMS's protocol) is a destination. Everything below
+them is optional and buys certainty: the engine relies on it after a crash or a lost answer.
+
+- ``export`` MUST NOT report success before the destination confirmed the record. It MAY be async. It MAY raise any
+  error of `labrelay.errors.DeliveryError`; whatever else it raises after it may have sent counts as doubtful.
+- ``find`` MUST return the result of an earlier send of this very revision if the destination has it, whole, and
+  None if it certainly has not. It MUST raise if it cannot tell.
+- ``idempotent`` MUST be True only if sending the same context again cannot make a second object.
+- ``update`` gets the receipt of the previous revision and MUST change that object in place.
+- ``close`` MUST be safe to call more than once and during a running export.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+from pydantic import BaseModel, ConfigDict
+
+from labrelay.context import ExportContext
+from labrelay.results import ExportResult, Receipt
+
+
+@runtime_checkable
+class ExportDestination(Protocol):
+    """The seed's protocol: five members make a destination."""
+
+    name: str
+    priority: int
+
+    @property
+    def enabled(self) -> bool:
+        """Whether it takes part when nobody names it."""
+
+    def validate_config(self) -> tuple[bool, str | None]:
+        """Return whether it could deliver now, and what is wrong if not."""
+
+    def export(self, context: ExportContext) -> ExportResult | Awaitable[ExportResult]:
+        """Deliver one context."""
+
+
+class Options(BaseModel):
+    """Base of a destination type's options: unknown ones are refused, secrets are `SecretStr`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Destination:
+    """Convenient base of labrelay's own destinations: options as data, side by side with others by default.
+
+    Parameters
+    ----------
+    name
+        Name of the instance, the ``NAME`` of ``[destinations.NAME]``.
+    options
+        The type's options.
+    """
+
+    name: str = ""
+    priority: int = 0
+    Options: ClassVar[type[Options]] = Options
+    #: What the machine must have, e.g. ``{"display"}``; profile headless leaves such types out.
+    needs: ClassVar[frozenset[str]] = frozenset()
+    idempotent: bool = False
+    #: Destinations whose results it links to; they are settled first, at most ``link_wait``.
+    waits_for: tuple[str, ...] = ()
+    #: Seconds one call may take; None: the setting ``call_timeout``.
+    timeout: float | None = None
+
+    def __init__(self, name: str, options: Any = None) -> None:
+        self.name = name
+        self.options = options if options is not None else type(self).Options()
+
+    @property
+    def enabled(self) -> bool:
+        """Whether it takes part when nobody names it."""
+        return True
+
+    def validate_config(self) -> tuple[bool, str | None]:
+        """Return whether it could deliver now, and what is wrong if not."""
+        return True, None
+
+    def export(self, context: ExportContext) -> ExportResult | Awaitable[ExportResult]:
+        """Deliver one context."""
+        raise NotImplementedError(f"{type(self).__name__} does not implement export")
+
+    def succeeded(self, record_id: str | None, record_url: str | None, *, verified: str) -> ExportResult:
+        """Return a success; `verified` says in words how the arrival was checked."""
+        return ExportResult(
+            success=True,
+            destination_name=self.name,
+            record_id=record_id,
+            record_url=record_url,
+            metadata={"verified": verified},
+        )
+
+
+class Findable(Protocol):
+    """A destination that can be asked whether it has a record."""
+
+    def find(self, context: ExportContext) -> ExportResult | Awaitable[ExportResult | None] | None:
+        """Return the earlier result, or None if the record is certainly not there."""
+
+
+class Updatable(Protocol):
+    """A destination that replaces a previous revision in place."""
+
+    def update(self, context: ExportContext, receipt: Receipt) -> ExportResult | Awaitable[ExportResult]:
+        """Deliver a new revision over the one of the receipt."""

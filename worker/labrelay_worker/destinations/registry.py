@@ -1,0 +1,299 @@
+"""The destinations of one process: found, made from the settings, hosted, closed.
+
+Public names are the seed's (NexusLIMS ``exporters/registry.py``): `ExporterRegistry`, `get_registry`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import os
+import threading
+from collections.abc import Iterable, Sequence
+from types import ModuleType
+from typing import Any
+
+from pydantic import SecretStr, ValidationError
+
+from labrelay.context import ExportContext
+from labrelay.errors import InvalidInput, LabrelayError
+from labrelay.names import ENTRY_POINTS_DESTINATIONS
+from labrelay.plans import by_priority
+from labrelay.redaction import Redactor
+from labrelay.results import DestinationInfo, ExportResult
+from labrelay_worker.backends.base import StreamingBackend
+from labrelay_worker.backends.registry import backend_registry
+from labrelay_worker.destinations.backend import BackendDestination, BackendOptions
+from labrelay_worker.destinations.base import Destination, ExportDestination, Options
+from labrelay_worker.discovery import UnavailablePlugin, discover, left_out
+from labrelay_worker.hosting import HostedDestination, UnservedDestination
+from labrelay_worker.inline import export_inline
+from labrelay_worker.settings import WorkerSettings, load_worker_settings
+
+_logger = logging.getLogger(__name__)
+
+BUILTIN_MODULES = ("labrelay_worker.destinations.backend", "labrelay_worker.destinations.webhook")
+_MEMBERS = ("name", "priority", "enabled", "validate_config", "export")
+_COMMON_OPTIONS = ("type", "enabled", "priority", "waits_for")
+
+
+class ExporterRegistry:
+    """Destinations by name. One per process; never shared with a fork.
+
+    Parameters
+    ----------
+    settings
+        The worker's settings; default: from the environment and ``labrelay.toml``.
+    """
+
+    def __init__(self, settings: WorkerSettings | None = None) -> None:
+        self._settings = settings or load_worker_settings()
+        self._types: dict[str, tuple[str, type[Any]]] = {}
+        self._hosts: dict[str, HostedDestination] = {}
+        self._implicit: set[str] = set()
+        self._broken: list[UnavailablePlugin] = []
+        self._lock = threading.RLock()
+        self._discovered = False
+        self.backends = backend_registry()
+
+    def discover_plugins(self) -> None:
+        """Find and make every destination, once; whatever fails is in `unavailable` and takes no other down."""
+        with self._lock:
+            if self._discovered:
+                return
+            self._discovered = True
+            self._discover_backends()
+            self._find_types()
+            for name in self._settings.destinations:
+                self._make_configured(name)
+            for type_name, (source, cls) in self._types.items():
+                if type_name not in self._settings.destinations and source not in BUILTIN_MODULES:
+                    self._make_unconfigured(type_name, source, cls)
+            self._offer_backends()
+
+    @property
+    def unavailable(self) -> list[UnavailablePlugin]:
+        """Plugins of either kind that cannot be used, each once."""
+        return list(dict.fromkeys([*self._broken, *self.backends.unavailable]))
+
+    def infos(self) -> list[DestinationInfo]:
+        """Return every destination as planned, highest priority first."""
+        self.discover_plugins()
+        return by_priority(self._info(host) for host in self._hosts.values())
+
+    def hosts(self, names: Sequence[str]) -> dict[str, HostedDestination | UnservedDestination]:
+        """Return the named destinations in the order they run; stand-ins for those not served here."""
+        self.discover_plugins()
+        known = {info.name: info for info in self.infos()}
+        result: dict[str, HostedDestination | UnservedDestination] = {}
+        for info in by_priority(known.get(name) or DestinationInfo(name=name, type="") for name in names):
+            host = self._hosts.get(info.name)
+            usable = info.enabled or info.name in self._implicit
+            if host is not None and usable:
+                host.info = info
+                result[info.name] = host
+            else:
+                reason = info.reason or self._why_missing(info.name)
+                result[info.name] = UnservedDestination(info.model_copy(update={"reason": reason}))
+        return result
+
+    def get_enabled_destinations(self) -> list[ExportDestination]:
+        """Return the enabled destination objects, highest priority first."""
+        return [self._hosts[info.name].destination for info in self.infos() if info.enabled]
+
+    def export_to_all(self, context: ExportContext, *, strategy: str = "all") -> list[ExportResult]:
+        """Export here and now, without ledger, retries or worker; one result per destination that ran.
+
+        For scripts and tests. A pipeline submits instead: what is sent here is forgotten when the process ends.
+        """
+        names = [info.name for info in self.infos() if info.enabled]
+        return asyncio.run(export_inline(context, self.hosts(names), strategy))
+
+    async def check(self) -> dict[str, str]:
+        """Ask every destination whether it could deliver now; answers "ok" or what is wrong, by name."""
+        self.discover_plugins()
+        answers = await asyncio.gather(*(host.validate_config() for host in self._hosts.values()))
+        await asyncio.gather(*(host.close() for host in self._hosts.values()), return_exceptions=True)
+        return {
+            name: "ok" if valid else message or "not usable"
+            for name, (valid, message) in zip(self._hosts, answers, strict=True)
+        }
+
+    async def close(self) -> None:
+        """Close every destination once; errors are logged with their consequence, never raised."""
+        hosts, self._hosts = self._hosts, {}
+        closings = await asyncio.gather(*(host.close() for host in hosts.values()), return_exceptions=True)
+        for name, error in zip(hosts, closings, strict=True):
+            if isinstance(error, BaseException):
+                _logger.error("destination %s could not be closed, its connections may stay open: %s", name, error)
+
+    def cleanup_backends(self) -> None:
+        """Close the backends' connections and what they opened; viewers' windows stay."""
+        self.backends.cleanup_connections()
+        self.backends.cleanup(keep=(StreamingBackend,))
+
+    def _discover_backends(self) -> None:
+        settings = self._settings
+        self.backends.discover(
+            directories=settings.plugin_path,
+            profile="" if settings.worker_profile == "full" else settings.worker_profile,
+        )
+        for name, table in settings.backends.items():
+            options = {key: value for key, value in table.items() if key != "type"}
+            try:
+                self.backends.configure(name, str(table.get("type", name)), options)
+            except LabrelayError as error:
+                self._refuse(name, f"[backends.{name}]", error, "Correct labrelay.toml")
+
+    def _find_types(self) -> None:
+        settings = self._settings
+        found = discover(BUILTIN_MODULES, ENTRY_POINTS_DESTINATIONS, settings.plugin_path, settings.plugins)
+        self._broken += found.unavailable
+        for source, plugin in found.found:
+            for cls in _destination_classes(plugin):
+                self._add_type(source, cls)
+
+    def _add_type(self, source: str, cls: type[Any]) -> None:
+        profile = "" if self._settings.worker_profile == "full" else self._settings.worker_profile
+        name = str(cls.name)
+        if out := left_out(cls, profile):
+            self._broken.append(UnavailablePlugin(name, source, *out))
+        elif name in self._types and self._types[name][1] is not cls:
+            first = self._types[name][0]
+            reason = f"the name {name!r} is already taken by {first}; this one is refused"
+            self._broken.append(UnavailablePlugin(name, source, reason, "Rename one of them"))
+        else:
+            self._types[name] = source, cls
+
+    def _make_configured(self, name: str) -> None:
+        table = self._settings.destinations[name]
+        kind = str(table.get("type", name))
+        options = {key: value for key, value in table.items() if key not in _COMMON_OPTIONS}
+        try:
+            if kind in self._types:
+                destination = _construct(self._types[kind][1], name, options)
+            elif kind in self.backends.names:
+                self.backends.configure(f"destination:{name}", kind, options)
+                destination = BackendDestination(name, BackendOptions(backend=f"destination:{name}"))
+            else:
+                known = ", ".join(sorted({*self._types, *self.backends.names}))
+                raise InvalidInput(f"destinations.{name}.type", f"there is no type {kind!r}", f"Use one of {known}")
+            for option in ("priority", "waits_for"):
+                if option in table:
+                    value = table[option]
+                    setattr(destination, option, tuple(value) if option == "waits_for" else int(value))
+        except Exception as error:  # noqa: BLE001  a plugin's constructor may raise anything
+            self._refuse(name, f"[destinations.{name}]", error, "Correct labrelay.toml or the environment")
+            return
+        self._host(name, kind, destination)
+
+    def _make_unconfigured(self, name: str, source: str, cls: type[Any]) -> None:
+        try:
+            destination = _construct(cls, name, {})
+        except Exception as error:  # noqa: BLE001
+            self._refuse(name, source, error, f"Configure it under [destinations.{name}], or correct the plugin")
+            return
+        self._host(name, name, destination)
+
+    def _offer_backends(self) -> None:
+        """Make every backend a destination that can be named; without any other, disk is the default."""
+        for kind in self.backends.names:
+            if kind.startswith("destination:") or kind in self._hosts or kind in self._settings.destinations:
+                continue
+            backend = kind
+            if kind == "disk":
+                backend = "destination:disk"
+                self.backends.configure(backend, "disk", {"root": self._settings.home / "exports"})
+            self._implicit.add(kind)
+            self._host(kind, kind, BackendDestination(kind, BackendOptions(backend=backend)))
+
+    def _host(self, name: str, kind: str, destination: Any) -> None:
+        info = DestinationInfo(name=name, type=kind, waits_for=getattr(destination, "waits_for", None))
+        self._hosts[name] = HostedDestination(
+            destination,
+            info,
+            data_roots=self._settings.data_roots,
+            redact=Redactor(_secrets(getattr(destination, "options", None))),
+            call_timeout=self._settings.call_timeout,
+            threads=self._settings.threads_per_destination,
+        )
+
+    def _info(self, host: HostedDestination) -> DestinationInfo:
+        name, enabled, reason = host.info.name, False, ""
+        table = self._settings.destinations.get(name, {})
+        priority = 0
+        try:
+            priority = int(host.destination.priority)
+            enabled = bool(table.get("enabled", True)) and bool(host.destination.enabled)
+            reason = "" if enabled else "disabled"
+        except Exception as error:  # noqa: BLE001  one plugin's property must not end the listing
+            reason = f"its settings are not usable: {host.redact(f'{type(error).__name__}: {error}')}"
+        if name in self._implicit:
+            others = self._hosts.keys() - self._implicit
+            enabled = name == "disk" and not others
+            reason = "no destination is configured, so this is the default" if enabled else "used when it is named"
+        return host.info.model_copy(update={"priority": priority, "enabled": enabled, "reason": reason})
+
+    def _why_missing(self, name: str) -> str:
+        for plugin in self.unavailable:
+            if plugin.name == name:
+                return f"{name} is unavailable on this worker: {plugin.reason}. {plugin.cure}"
+        return f"this worker serves no destination {name!r}; it has {', '.join(sorted(self._hosts))}"
+
+    def _refuse(self, name: str, source: str, error: Exception, cure: str) -> None:
+        reason = _validation_text(error) if isinstance(error, ValidationError) else f"{error}"
+        if not isinstance(error, LabrelayError | ValidationError):
+            reason = f"{type(error).__name__}: {error}"
+        table = self._settings.destinations.get(name, {})
+        clean = Redactor(str(value) for value in table.values() if isinstance(value, str))
+        text = clean(reason) if isinstance(error, ValidationError) else reason
+        self._broken.append(UnavailablePlugin(name, source, text, cure))
+
+
+def _destination_classes(plugin: object) -> Iterable[type[Any]]:
+    if inspect.isclass(plugin):
+        return [plugin]
+    if not isinstance(plugin, ModuleType):
+        return []
+    members: list[tuple[str, type[Any]]] = inspect.getmembers(plugin, inspect.isclass)
+    classes = [cls for _, cls in members if cls.__module__ == plugin.__name__]
+    return [cls for cls in classes if all(hasattr(cls, member) for member in _MEMBERS) and cls.name]
+
+
+def _construct(cls: type[Any], name: str, options: dict[str, Any]) -> Any:
+    if issubclass(cls, Destination):
+        return cls(name, cls.Options.model_validate(options))
+    if options:
+        raise InvalidInput(f"destinations.{name}", f"{cls.__name__} takes no options", f"Remove {', '.join(options)}")
+    destination = cls()
+    if destination.name != name:
+        destination.name = name
+    return destination
+
+
+def _validation_text(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_input=False)[0]
+    option = ".".join(str(part) for part in first["loc"])
+    return f"option {option}: {first['msg']}"
+
+
+def _secrets(options: Options | None) -> Iterable[str]:
+    """Return every secret value of a destination's options, however deep."""
+    if options is None:
+        return
+    for value in dict(options).values():
+        for item in value.values() if isinstance(value, dict) else [value]:
+            if isinstance(item, SecretStr):
+                yield item.get_secret_value()
+
+
+_registries: dict[int, ExporterRegistry] = {}
+
+
+def get_registry() -> ExporterRegistry:
+    """Return this process's registry; a forked child gets its own."""
+    pid = os.getpid()
+    if pid not in _registries:
+        _registries[pid] = ExporterRegistry()
+    return _registries[pid]

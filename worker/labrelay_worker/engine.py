@@ -1,0 +1,153 @@
+"""Run one export: the heart of labrelay. Knows no Celery, no Redis and no plugin by name.
+
+An export is claimed; while something may start, the planned destinations are started side by side; each writes its
+intent, is called, and its receipt is written at once; when nothing moves any more, the verdict is settled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from labrelay.context import ExportContext
+from labrelay.errors import DeliveryError, OutcomeUnknown
+from labrelay.results import Delivery, DeliveryState, DestinationInfo, ExportState, Receipt
+from labrelay.strategies import Strategy, Verdict, not_needed, verdict
+from labrelay_worker.planning import NextSteps, next_steps
+from labrelay_worker.retrying import RetryPolicy, after_failure
+
+
+class Job(Protocol):
+    """One claimed export. Writes raise `LeaseLost` when another worker owns it by now."""
+
+    context: ExportContext
+    strategy: Strategy
+    created: float
+    deliveries: dict[str, Delivery]
+    receipts: dict[str, Receipt]
+    open_intents: set[str]
+    cancel_requested: bool
+
+    def now(self) -> float:
+        """Return the server's time, epoch seconds."""
+
+    def require_lease(self) -> None:
+        """Raise `LeaseLost` if the lease may have ended."""
+
+    async def write_intent(self, name: str) -> None:
+        """Record that a send is about to begin."""
+
+    async def write_receipt(self, name: str, receipt: Receipt) -> None:
+        """Record a confirmed delivery."""
+
+    async def write_failure(self, name: str, delivery: Delivery, *, doubtful: bool) -> None:
+        """Record a failed attempt; a doubtful one keeps its intent open."""
+
+    async def write_skips(self, names: list[str], reason: str) -> None:
+        """Record destinations that are not needed."""
+
+    async def settle(self, state: ExportState, summary: str, *, not_before: float = 0.0) -> None:
+        """Give the export back with its state."""
+
+
+class Host(Protocol):
+    """One destination as the engine sees it: everything it raises is a `DeliveryError`."""
+
+    info: DestinationInfo
+    can_ask: bool
+
+    def slot(self) -> AbstractAsyncContextManager[None]:
+        """Hold a place at the destination; waiting for one happens before the intent, so it is never doubtful."""
+
+    async def export(self, context: ExportContext, *, attempt: int) -> Receipt:
+        """Send the record and return its receipt."""
+
+    async def resolve_doubt(self, context: ExportContext, *, attempt: int) -> Receipt | None:
+        """Return the receipt if an earlier send arrived, None if it may be sent again, else raise."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What the settings decide for every export."""
+
+    retry: RetryPolicy
+    link_wait: float = 900.0
+    jitter: Callable[[], float] = random.random
+
+
+async def run_export(job: Job, hosts: Mapping[str, Host], policy: Policy, stopping: Callable[[], bool]) -> Verdict:
+    """Deliver a claimed export as far as it goes now, settle it, and say how it stands.
+
+    Raises
+    ------
+    LeaseLost
+        Another worker owns it; nothing more was written.
+    """
+    ordered = [host.info for host in hosts.values()]
+    sending: dict[asyncio.Task[None], str] = {}
+    try:
+        while True:
+            steps = next_steps(
+                job.strategy, ordered, job.deliveries,
+                now=job.now(), created=job.created, link_wait=policy.link_wait,
+            )  # fmt: skip
+            if not (stopping() or job.cancel_requested):
+                for name in steps.start:
+                    job.deliveries[name] = job.deliveries[name].model_copy(update={"state": DeliveryState.SENDING})
+                    sending[asyncio.create_task(_deliver(job, hosts[name], policy))] = name
+            if not sending:
+                return await _settle(job, steps)
+            done, _ = await asyncio.wait(sending, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                del sending[task]
+                task.result()
+    finally:
+        for task in sending:
+            task.cancel()
+        await asyncio.gather(*sending, return_exceptions=True)
+
+
+async def _deliver(job: Job, host: Host, policy: Policy) -> None:
+    name, before = host.info.name, job.deliveries[host.info.name]
+    context = job.context.model_copy(
+        update={"previous_results": {n: receipt.as_result() for n, receipt in job.receipts.items()}}
+    )
+    in_doubt = name in job.open_intents
+    try:
+        async with host.slot():
+            receipt = await host.resolve_doubt(context, attempt=before.attempts) if in_doubt else None
+            in_doubt = False
+            if receipt is None:
+                await job.write_intent(name)
+                job.require_lease()
+                receipt = await host.export(context, attempt=before.attempts + 1)
+    except DeliveryError as error:
+        doubtful = in_doubt or isinstance(error, OutcomeUnknown)
+        after = after_failure(
+            error, before, now=job.now(), policy=policy.retry, can_ask=host.can_ask, jitter=policy.jitter()
+        )
+        await job.write_failure(name, after, doubtful=doubtful)
+    else:
+        await job.write_receipt(name, receipt)
+
+
+async def _settle(job: Job, steps: NextSteps) -> Verdict:
+    skips = not_needed(job.strategy, {name: d.state for name, d in job.deliveries.items()})
+    if skips:
+        await job.write_skips(skips, f"{job.strategy}: another destination has it")
+    result = verdict(job.strategy, {name: d.state for name, d in job.deliveries.items()})
+    if job.cancel_requested and not result.state.is_final:
+        result = Verdict(ExportState.CANCELLED, result.delivered, result.of)
+    if result.state is not ExportState.WAITING:
+        await job.settle(result.state, str(result))
+    elif steps.start:
+        # Stopped while something could start: another worker goes on at once.
+        await job.settle(ExportState.QUEUED, f"{result}; handed back at shutdown")
+    else:
+        held = "; ".join(f"{name}: {hold.reason}" for name, hold in steps.held.items())
+        await job.settle(ExportState.WAITING, f"{result}; {held}", not_before=steps.look_again_at or job.now())
+    return result

@@ -1,0 +1,240 @@
+"""Host any destination object safely: timeouts, threads, typed and redacted errors, receipts.
+
+The engine sees one interface however simple the plugin is; a class with only the seed's five members is hosted as
+it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import socket
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from labrelay.context import ExportContext
+from labrelay.errors import DeliveryError, Misconfigured, OutcomeUnknown, Rejected, Transient, Unavailable
+from labrelay.redaction import Redactor
+from labrelay.results import DestinationInfo, Receipt, utc_now
+from labrelay_worker.guarding import require_unchanged
+
+_NEVER_SENT = (ConnectionRefusedError, socket.gaierror)
+
+
+class HostedDestination:
+    """One destination as the engine sees it.
+
+    Parameters
+    ----------
+    destination
+        Any object with the seed's five members.
+    info
+        Its name, priority and waits as planned.
+    data_roots
+        Folders it may read from; empty: anywhere.
+    redact
+        Takes secrets out of its error texts.
+    call_timeout
+        Seconds for one call unless the destination says otherwise.
+    threads
+        Blocking calls at once; a hung call keeps its place until it returns.
+    """
+
+    def __init__(
+        self,
+        destination: Any,
+        info: DestinationInfo,
+        *,
+        data_roots: tuple[Path, ...],
+        redact: Redactor,
+        call_timeout: float,
+        threads: int,
+    ) -> None:
+        self.destination, self.info = destination, info
+        self._data_roots, self.redact = data_roots, redact
+        self._timeout: float = getattr(destination, "timeout", None) or call_timeout
+        self._places = asyncio.Semaphore(threads)
+        self._blocking = not inspect.iscoroutinefunction(destination.export)
+        self._abandoned: set[asyncio.Task[Any] | None] = set()
+        self._idempotent = bool(getattr(destination, "idempotent", False))
+        self._can_find = callable(getattr(destination, "find", None))
+        self.can_ask = self._idempotent or self._can_find
+
+    @asynccontextmanager
+    async def slot(self) -> AsyncIterator[None]:
+        """Hold one of the destination's threads; a call that hangs keeps its place until it returns.
+
+        Raises
+        ------
+        Unavailable
+            No thread came free within the time of one call.
+        """
+        if not self._blocking:
+            yield
+            return
+        try:
+            async with asyncio.timeout(self._timeout):
+                await self._places.acquire()
+        except TimeoutError:
+            raise Unavailable("every thread of this destination is busy or hung") from None
+        try:
+            yield
+        finally:
+            task = asyncio.current_task()
+            if task in self._abandoned:
+                self._abandoned.discard(task)
+            else:
+                self._places.release()
+
+    async def export(self, context: ExportContext, *, attempt: int) -> Receipt:
+        """Send the record, or update the previous revision in place where the destination can.
+
+        Raises
+        ------
+        DeliveryError
+            Whatever went wrong, typed and without secrets.
+        """
+        await asyncio.to_thread(require_unchanged, context, self._data_roots)
+        previous = context.previous_receipts.get(self.info.name)
+        if previous is not None and callable(getattr(self.destination, "update", None)):
+            result = await self._call(self.destination.update, context, previous, sends=True)
+        else:
+            result = await self._call(self.destination.export, context, sends=True)
+        return self._receipt(result, context, attempt=attempt)
+
+    async def resolve_doubt(self, context: ExportContext, *, attempt: int) -> Receipt | None:
+        """Ask whether an earlier send arrived; None means that sending again is safe.
+
+        Raises
+        ------
+        OutcomeUnknown
+            The destination cannot be asked and would make a second object.
+        """
+        if self._can_find:
+            found = await self._call(self.destination.find, context, sends=False)
+            return None if found is None else self._receipt(found, context, attempt=attempt, adopted=True)
+        if self._idempotent:
+            return None
+        raise OutcomeUnknown("a worker ended while sending; the record may have arrived")
+
+    async def validate_config(self) -> tuple[bool, str | None]:
+        """Return whether it could deliver now, and what is wrong if not; never raises."""
+        try:
+            valid, message = await self._call(self.destination.validate_config, sends=False)
+        except DeliveryError as error:
+            return False, str(error)
+        return bool(valid), None if message is None else self.redact(str(message))
+
+    async def close(self) -> None:
+        """Close what the destination opened, if it has a ``close``."""
+        close = getattr(self.destination, "close", None)
+        if callable(close):
+            await self._call(close, sends=False)
+
+    async def _call(self, function: Callable[..., Any], *arguments: Any, sends: bool) -> Any:
+        try:
+            async with asyncio.timeout(self._timeout):
+                if inspect.iscoroutinefunction(function):
+                    return await function(*arguments)
+                outcome = await self._in_thread(function, *arguments)
+                return await outcome if inspect.isawaitable(outcome) else outcome
+        except DeliveryError as error:
+            error.args = (self.redact(str(error)),)
+            raise
+        except TimeoutError:
+            text = f"no answer within {self._timeout:g} s"
+            raise (OutcomeUnknown(text) if sends else Transient(text)) from None
+        except _NEVER_SENT as error:
+            raise Unavailable(self.redact(f"{type(error).__name__}: {error}")) from None
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # noqa: BLE001  a plugin must not end the worker, not even by SystemExit
+            text = self.redact(f"{type(error).__name__}: {error}")
+            raise (OutcomeUnknown(text) if sends else Transient(text)) from None
+
+    async def _in_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        # Not an executor: its threads are joined at exit, so one hung plugin would hold up every shutdown.
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        future: asyncio.Future[Any] = loop.create_future()
+
+        def returned(setter: Callable[[Any], None], value: Any) -> None:
+            if future.done():
+                self._places.release()  # nobody waited any more; see `slot`
+            else:
+                setter(value)
+
+        def run() -> None:
+            try:
+                outcome: tuple[Callable[[Any], None], Any] = (future.set_result, function(*arguments))
+            except BaseException as error:  # noqa: BLE001  handed to the caller
+                outcome = (future.set_exception, _transportable(error))
+            with suppress(RuntimeError):  # the loop is closed: the process ends
+                loop.call_soon_threadsafe(returned, *outcome)
+
+        threading.Thread(target=run, name=f"labrelay-{self.info.name}", daemon=True).start()
+        try:
+            return await future
+        except asyncio.CancelledError:
+            self._abandoned.add(task)
+            raise
+
+    def _receipt(self, result: Any, context: ExportContext, *, attempt: int, adopted: bool = False) -> Receipt:
+        if isinstance(result, Receipt):
+            return result
+        metadata = dict(getattr(result, "metadata", None) or {})
+        if not getattr(result, "success", False):
+            text = self.redact(str(getattr(result, "error_message", None) or "the destination reported a failure"))
+            kinds = {kind.kind: kind for kind in (Rejected, Misconfigured, Unavailable, OutcomeUnknown)}
+            raise kinds.get(metadata.get("error_kind", ""), Transient)(text)
+        return Receipt(
+            destination=self.info.name,
+            record_id=_text(result.record_id),
+            record_url=self._clean(result.record_url),
+            sha256=context.xml_sha256,
+            verified=str(metadata.pop("verified", "")),
+            adopted=adopted,
+            attempt=attempt,
+            at=utc_now(),
+            metadata={key: self._clean(value) for key, value in metadata.items()},
+        )
+
+    def _clean(self, value: Any) -> Any:
+        if value is None or isinstance(value, bool | int | float):
+            return value
+        return self.redact(str(value))
+
+
+def _transportable(error: BaseException) -> BaseException:
+    # A StopIteration cannot be set on a future, and SystemExit would end the loop's thread.
+    if isinstance(error, Exception) and not isinstance(error, StopIteration):
+        return error
+    return RuntimeError(f"{type(error).__name__}: {error}")
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)
+
+
+class UnservedDestination:
+    """Stands in for a destination this worker does not serve, so that its delivery waits with the reason."""
+
+    can_ask = True
+
+    def __init__(self, info: DestinationInfo) -> None:
+        self.info = info
+
+    @asynccontextmanager
+    async def slot(self) -> AsyncIterator[None]:
+        """Hold nothing."""
+        yield
+
+    async def export(self, context: ExportContext, *, attempt: int) -> Receipt:
+        """Refuse with the reason."""
+        raise Misconfigured(self.info.reason)
+
+    async def resolve_doubt(self, context: ExportContext, *, attempt: int) -> Receipt | None:
+        """Refuse with the reason; the doubt stays open."""
+        raise Misconfigured(self.info.reason)

@@ -1,0 +1,150 @@
+"""Worker signals to Runtime: boot once per process, drain and close at shutdown.
+
+Which signal fires where differs by pool (facts: celery-on-redis, section 6.1): ``worker_process_init`` in each
+prefork child and in solo, never in threads; ``worker_shutdown`` not after SIGQUIT; ``atexit`` never in a child. So
+boot and close are each effective once, and are called from every place that may be the only one.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import mmap
+import os
+import sys
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from celery import current_app, signals
+from celery.concurrency import get_implementation
+from celery.concurrency.prefork import TaskPool as PreforkPool
+from redis.exceptions import RedisError
+
+from labrelay.errors import BootError, LabrelayError
+from labrelay.ledger import connect
+from labrelay.wakeups import Wake, WakeUps
+from labrelay_worker.runtime import Runtime, unreachable
+from labrelay_worker.settings import load_worker_settings
+
+_logger = logging.getLogger(__name__)
+
+#: sysexits.h EX_CONFIG: supervisors tell a configuration error from a crash.
+EXIT_CONFIG = 78
+
+
+class Lifecycle:
+    """The Runtime of this process, and whether shutdown has begun."""
+
+    def __init__(self) -> None:
+        # Shared with forked children: only the main process hears of the shutdown.
+        self._stopping = mmap.mmap(-1, 1)
+        self._lock = threading.Lock()
+        self._runtime: Runtime | None = None
+        self._pid = 0
+
+    def stopping(self) -> bool:
+        """Return whether shutdown has begun."""
+        return self._stopping[0] != 0
+
+    def stop(self) -> None:
+        """Begin shutdown: no claim and no destination call starts any more."""
+        self._stopping[0] = 1
+
+    def runtime(self) -> Runtime:
+        """Return the booted Runtime of this process.
+
+        Raises
+        ------
+        BootError
+            This process was not booted, so it must not run tasks.
+        """
+        if self._runtime is None or self._pid != os.getpid():
+            raise BootError("this worker process was not booted and runs no exports")
+        return self._runtime
+
+    def boot(self, app: Any) -> None:
+        """Boot this process's Runtime, once.
+
+        Raises
+        ------
+        LabrelayError
+            The text names the repair; the process must end.
+        """
+        with self._lock:
+            if self._runtime is not None and self._pid == os.getpid():
+                return
+            wake_ups = WakeUps(app)
+
+            def publish(wakes: Sequence[Wake]) -> None:
+                wake_ups.publish(wakes, again=True)
+
+            runtime = Runtime(load_worker_settings(), publish, self.stopping)
+            runtime.boot()
+            self._runtime, self._pid = runtime, os.getpid()
+
+    def close(self) -> None:
+        """Drain and close this process's Runtime, once; never raises."""
+        self.stop()
+        if self._runtime is not None and self._pid == os.getpid():
+            self._runtime.close()
+
+
+lifecycle = Lifecycle()
+
+
+def _refuse(error: LabrelayError) -> str:
+    return f"labrelay: this worker cannot start: {error}"
+
+
+def _try_before_the_fork() -> None:
+    """Find what would end every child, where one clear message is enough; keeps no connection open."""
+    settings = load_worker_settings()
+    client = connect(settings)
+    try:
+        client.ping()
+    except RedisError as error:
+        raise unreachable(error) from None
+    finally:
+        client.close()
+
+
+def _boot_main(sender: Any = None, **_: Any) -> None:
+    try:
+        if issubclass(get_implementation(sender.pool_cls), PreforkPool):
+            _try_before_the_fork()
+        else:
+            lifecycle.boot(sender.app)
+    except LabrelayError as error:
+        sys.stderr.write(_refuse(error) + "\n")
+        raise SystemExit(EXIT_CONFIG) from None
+    atexit.register(lifecycle.close)
+
+
+def _boot_process(**_: Any) -> None:
+    try:
+        lifecycle.boot(current_app)
+    except LabrelayError as error:
+        # Celery only logs an exception here and would go on unbooted; ending the child ends the worker.
+        sys.stderr.write(_refuse(error) + "\n")
+        sys.stderr.flush()
+        os._exit(EXIT_CONFIG)
+
+
+def _stop(**_: Any) -> None:
+    lifecycle.stop()
+
+
+def _close_process(**_: Any) -> None:
+    lifecycle.close()
+
+
+def _close_main(**_: Any) -> None:
+    lifecycle.close()
+
+
+signals.worker_init.connect(_boot_main)
+signals.worker_process_init.connect(_boot_process)
+signals.worker_shutting_down.connect(_stop)
+signals.worker_process_shutdown.connect(_close_process)
+signals.worker_shutdown.connect(_close_main)

@@ -1,0 +1,93 @@
+"""Which destinations of one export start now, and what holds the others: pure, from data to data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from labrelay.results import Delivery, DeliveryState, DestinationInfo
+from labrelay.strategies import Strategy, next_destinations
+
+
+@dataclass(frozen=True)
+class Hold:
+    """Why a destination does not start now, and until when at the longest (server time, epoch seconds)."""
+
+    until: float
+    reason: str
+
+
+@dataclass(frozen=True)
+class NextSteps:
+    """What to do with one export at this moment."""
+
+    start: tuple[str, ...]
+    held: Mapping[str, Hold]
+
+    @property
+    def look_again_at(self) -> float | None:
+        """Server time at which something held may start, or None."""
+        return min((hold.until for hold in self.held.values()), default=None)
+
+
+def next_steps(
+    strategy: Strategy,
+    ordered: Sequence[DestinationInfo],
+    deliveries: Mapping[str, Delivery],
+    *,
+    now: float,
+    created: float,
+    link_wait: float,
+) -> NextSteps:
+    """Decide what starts now.
+
+    Parameters
+    ----------
+    strategy
+        The export's strategy.
+    ordered
+        Its destinations, highest priority first.
+    deliveries
+        How each of them stands.
+    now, created
+        Server time now and when this revision was accepted, epoch seconds.
+    link_wait
+        Seconds a destination waits for one it links to.
+    """
+    states = {info.name: deliveries[info.name].state for info in ordered}
+    held: dict[str, Hold] = {}
+    for info in ordered:
+        delivery = deliveries[info.name]
+        if delivery.state not in (DeliveryState.PENDING, DeliveryState.RETRYING):
+            continue
+        if delivery.retry_at is not None and delivery.retry_at > now:
+            held[info.name] = Hold(delivery.retry_at, delivery.error_kind or "back-off")
+        elif strategy is not Strategy.FIRST_SUCCESS:
+            hold = _waits(info, ordered, deliveries, now=now, deadline=created + link_wait)
+            if hold:
+                held[info.name] = hold
+    ready = [name for name in states if name not in held]
+    return NextSteps(tuple(next_destinations(strategy, list(states), states, ready)), held)
+
+
+def _waits(
+    info: DestinationInfo,
+    ordered: Sequence[DestinationInfo],
+    deliveries: Mapping[str, Delivery],
+    *,
+    now: float,
+    deadline: float,
+) -> Hold | None:
+    if now >= deadline:
+        return None
+    if info.waits_for is None:
+        # Only the seed's five members: such a class may read the results of all that have a higher priority,
+        # so each of those gets its turn first; one that failed for now does not hold it up.
+        before = [other.name for other in ordered if other.priority > info.priority]
+        awaited = [n for n in before if deliveries[n].state in (DeliveryState.PENDING, DeliveryState.SENDING)]
+    else:
+        awaited = [n for n in info.waits_for if n in deliveries and not deliveries[n].state.is_settled]
+    if not awaited:
+        return None
+    retries = [at for n in awaited if (at := deliveries[n].retry_at) is not None and at > now]
+    return Hold(min([deadline, *retries]), f"waits for {' and '.join(awaited)}")

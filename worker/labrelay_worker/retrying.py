@@ -1,0 +1,86 @@
+"""When to try again, or never: pure functions from an error and a history to the next `Delivery`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from labrelay.errors import (
+    DeliveryError,
+    Misconfigured,
+    OutcomeUnknown,
+    RateLimited,
+    Rejected,
+    Transient,
+    Unavailable,
+)
+from labrelay.results import Delivery, DeliveryState
+
+_PATIENT = (RateLimited, Unavailable, Misconfigured)  # the record is not to blame: only age ends these
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """Limits and delays, in seconds."""
+
+    first_delay: float = 2.0
+    longest_delay: float = 900.0
+    attempts: int = 30
+    age: float = 7 * 86400.0
+    misconfigured_delay: float = 300.0
+    on_unknown: str = "park"
+
+
+def after_failure(
+    error: DeliveryError, before: Delivery, *, now: float, policy: RetryPolicy, can_ask: bool, jitter: float
+) -> Delivery:
+    """Return how a delivery stands after a failed attempt.
+
+    Parameters
+    ----------
+    error
+        What the destination raised.
+    before
+        How it stood before this attempt.
+    now
+        Server time, epoch seconds.
+    policy
+        Limits and delays.
+    can_ask
+        Whether the destination can be asked or may be sent to again after an unknown outcome.
+    jitter
+        A number in [0, 1) that spreads retries (exponential back-off with full jitter).
+    """
+    attempts = before.attempts + (0 if isinstance(error, _PATIENT) else 1)
+    first_at = before.first_at if before.first_at is not None else now
+
+    def stands(state: DeliveryState, retry_at: float | None = None, reason: str | None = None) -> Delivery:
+        return Delivery(
+            state=state,
+            attempts=attempts,
+            first_at=first_at,
+            retry_at=retry_at,
+            error_kind=error.kind,
+            error_message=str(error),
+            reason=reason,
+        )
+
+    if isinstance(error, Rejected):
+        return stands(DeliveryState.FAILED, reason="refused for good")
+    if isinstance(error, OutcomeUnknown) and not can_ask and policy.on_unknown == "park":
+        return stands(DeliveryState.UNKNOWN, reason="it may have arrived and the destination cannot be asked")
+    if now - first_at >= policy.age:
+        return stands(DeliveryState.FAILED, reason="given up: too old")
+    if attempts >= policy.attempts:
+        return stands(DeliveryState.FAILED, reason=f"given up after {attempts} attempts")
+    return stands(DeliveryState.RETRYING, retry_at=now + _delay(error, attempts, policy, jitter))
+
+
+def _delay(error: DeliveryError, attempts: int, policy: RetryPolicy, jitter: float) -> float:
+    if isinstance(error, Transient) and error.retry_after is not None:
+        return max(0.0, error.retry_after)
+    if isinstance(error, Misconfigured):
+        return policy.misconfigured_delay
+    doublings = min(max(attempts - 1, 0), 30)
+    window = min(policy.longest_delay, policy.first_delay * 2.0**doublings)
+    # A floor keeps the "full" jitter from making a retry storm of near-zero delays.
+    return max(window * jitter, policy.first_delay / 10)
