@@ -1,0 +1,5 @@
+"""Fixtures of tests with real parts."""
+
+from lab import lab
+
+__all__ = ["lab"]

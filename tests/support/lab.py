@@ -1,0 +1,193 @@
+"""Real parts for integration tests: a Redis server, worker processes, sessions with files, plugins that record."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from labrelay.client import Client
+from labrelay.context import ExportContext
+from labrelay.results import ExportStatus
+from labrelay.settings import ProducerSettings, load_settings
+from labrelay_worker.embedded import EmbeddedRedis
+
+PLUGINS = Path(__file__).parents[1] / "plugins"
+
+RECORD = """<?xml version="1.0" encoding="UTF-8"?>\r
+<Experiment xmlns="https://data.nist.gov/od/dm/nexus/experiment/v1.0"><title>Å{number}</title></Experiment>\r
+"""
+
+
+def wait_until(condition: Callable[[], Any], timeout: float = 30.0, what: str = "the condition") -> Any:
+    """Return the condition's value once it is true; fail when time is up."""
+    deadline = time.monotonic() + timeout
+    while not (value := condition()):
+        if time.monotonic() > deadline:
+            pytest.fail(f"{what} did not come true within {timeout:g} s")
+        time.sleep(0.02)
+    return value
+
+
+@dataclass
+class Worker:
+    """One worker process tree, ended with the test."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def send(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def wait(self, timeout: float = 60.0) -> int:
+        return self.process.wait(timeout)
+
+    def output(self) -> str:
+        return self.log.read_text()
+
+    def end(self) -> None:
+        """Kill what is left of it: children of a killed prefork worker die with it (PDEATHSIG)."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait(30)
+
+
+@dataclass
+class Lab:
+    """One installation in a temporary folder: settings, Redis, sessions, workers."""
+
+    folder: Path
+    environment: dict[str, str]
+    redis: EmbeddedRedis
+    workers: list[Worker] = field(default_factory=list)
+    destinations: dict[str, dict[str, Any]] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+    backends: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    wait_until = staticmethod(wait_until)
+
+    @property
+    def events_file(self) -> Path:
+        return self.folder / "events.jsonl"
+
+    def recorder(self, name: str, priority: int = 50, **options: Any) -> None:
+        """Configure a recording destination."""
+        table = {"type": "recorder", "priority": priority, "log": str(self.events_file), **options}
+        self.destinations[name] = {k: str(v) if isinstance(v, Path) else v for k, v in table.items()}
+        self.write_settings()
+
+    def write_settings(self) -> None:
+        lines = [f"{key} = {json.dumps(value)}" for key, value in self.options.items()]
+        for kind, tables in (("destinations", self.destinations), ("backends", self.backends)):
+            for name, table in tables.items():
+                lines.append(f"[{kind}.{name}]")
+                lines += [f"{key} = {json.dumps(value)}" for key, value in table.items()]
+        (self.folder / "labrelay.toml").write_text("\n".join(lines))
+
+    def start_worker(self, pool: str = "threads", concurrency: int = 2, *, ready: bool = True, **env: str) -> Worker:
+        log = self.folder / f"worker-{len(self.workers)}.log"
+        before = len(self.client().ledger.workers()) if ready else 0
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [
+                    sys.executable, "-m", "celery", "-A", "labrelay_worker.app", "worker", "-P", pool,
+                    "-c", str(concurrency), "-l", "INFO", "-n", f"w{len(self.workers)}@test",
+                    "--without-gossip", "--without-mingle",
+                ],
+                env=self.environment | env, cwd=self.folder, stdout=output, stderr=subprocess.STDOUT,
+            )  # fmt: skip
+        worker = Worker(process, log)
+        self.workers.append(worker)
+        if ready:
+            processes = concurrency if pool == "prefork" else 1
+            with self.client() as client:
+                wait_until(
+                    lambda: (
+                        process.poll() is not None
+                        or (len(client.ledger.workers()) >= before + processes and " ready." in worker.output())
+                    ),
+                    60,
+                    f"worker ready: {worker.output()[-2000:]}",
+                )
+            assert process.poll() is None, worker.output()
+        return worker
+
+    def kill_redis(self) -> None:
+        """Kill the embedded Redis of this lab, and only it."""
+        pid = int((self.redis.folder / "pid").read_text())
+        os.kill(pid, signal.SIGKILL)
+
+    def client(self) -> Client:
+        return Client(load_settings(ProducerSettings))
+
+    def session(self, number: int = 1, *, files: int = 1) -> ExportContext:
+        """Write a session's record and files; the same number gives the same session."""
+        folder = self.folder / "data" / str(number)
+        folder.mkdir(parents=True, exist_ok=True)
+        record = folder / f"record-{number}.xml"
+        record.write_bytes(RECORD.format(number=number).encode())
+        names = [folder / f"image {i}.raw" for i in range(files)]
+        for index, name in enumerate(names):
+            name.write_bytes(bytes([index]) * 1000)
+        return ExportContext.parse(
+            {
+                "xml_file_path": str(record),
+                "session_identifier": f"session-{number}",
+                "instrument_pid": "FEI-Titan-TEM",
+                "dt_from": "2026-11-20T10:00:00+01:00",
+                "dt_to": "2026-11-20T11:00:00+01:00",
+                "activities": [{"files": [str(n) for n in names], "previews": []}],
+            }
+        )
+
+    def events(self, **wanted: Any) -> list[dict[str, Any]]:
+        """Return what the recording destinations wrote down, in order."""
+        if not self.events_file.exists():
+            return []
+        events = [json.loads(line) for line in self.events_file.read_text().splitlines()]
+        return [event for event in events if wanted.items() <= event.items()]
+
+    def finished(self, export_id: str, timeout: float = 60.0) -> ExportStatus:
+        with self.client() as client:
+            return client.wait(export_id, timeout)
+
+
+@pytest.fixture
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
+    """A fresh installation with its own real Redis."""
+    for name in [name for name in os.environ if name.startswith("LABRELAY_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    redis = EmbeddedRedis(tmp_path / "redis")
+    with redis as url:
+        environment = {
+            "LABRELAY_HOME": str(tmp_path / "home"),
+            "LABRELAY_REDIS_URL": url,
+            "LABRELAY_PLUGIN_PATH": str(PLUGINS),
+            "LABRELAY_SETTLE_SECONDS": "0",
+            "LABRELAY_LEASE_SECONDS": "2",
+            "LABRELAY_WAKE_UP_GRACE": "2",
+            "LABRELAY_RECONCILE_SECONDS": "0.2",
+            "LABRELAY_RETRY__FIRST_DELAY": "0.2",
+        }
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        lab = Lab(tmp_path, dict(os.environ), redis)
+        try:
+            yield lab
+        finally:
+            for worker in lab.workers:
+                worker.end()
