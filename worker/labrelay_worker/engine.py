@@ -100,7 +100,7 @@ async def run_export(job: Job, hosts: Mapping[str, Host], policy: Policy, stoppi
                     job.deliveries[name] = job.deliveries[name].model_copy(update={"state": DeliveryState.SENDING})
                     sending[asyncio.create_task(_deliver(job, hosts[name], policy))] = name
             if not sending:
-                return await _settle(job, steps)
+                return await _settle(job, steps, policy)
             done, _ = await asyncio.wait(sending, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 del sending[task]
@@ -116,7 +116,8 @@ async def _deliver(job: Job, host: Host, policy: Policy) -> None:
     context = job.context.model_copy(
         update={"previous_results": {n: receipt.as_result() for n, receipt in job.receipts.items()}}
     )
-    in_doubt = name in job.open_intents
+    # Where nobody can be asked and the settings say `retry`, asking again for ever would never send.
+    in_doubt = name in job.open_intents and (host.can_ask or policy.retry.on_unknown == "park")
     try:
         async with host.slot():
             receipt = await host.resolve_doubt(context, attempt=before.attempts) if in_doubt else None
@@ -135,7 +136,7 @@ async def _deliver(job: Job, host: Host, policy: Policy) -> None:
         await job.write_receipt(name, receipt)
 
 
-async def _settle(job: Job, steps: NextSteps) -> Verdict:
+async def _settle(job: Job, steps: NextSteps, policy: Policy) -> Verdict:
     skips = not_needed(job.strategy, {name: d.state for name, d in job.deliveries.items()})
     if skips:
         await job.write_skips(skips, f"{job.strategy}: another destination has it")
@@ -149,5 +150,9 @@ async def _settle(job: Job, steps: NextSteps) -> Verdict:
         await job.settle(ExportState.QUEUED, f"{result}; handed back at shutdown")
     else:
         held = "; ".join(f"{name}: {hold.reason}" for name, hold in steps.held.items())
-        await job.settle(ExportState.WAITING, f"{result}; {held}", not_before=steps.look_again_at or job.now())
+        # Nothing held means that no destination is chosen: only other settings can change that.
+        look_again_at = steps.look_again_at or job.now() + policy.retry.misconfigured_delay
+        await job.settle(
+            ExportState.WAITING, f"{result}; {held or 'no destination is enabled for it'}", not_before=look_again_at
+        )
     return result

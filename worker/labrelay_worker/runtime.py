@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import Any, TypeVar
 
 import redis.asyncio
@@ -22,7 +21,7 @@ from redis.exceptions import RedisError
 from labrelay.errors import BootError, LabrelayError, LeaseLost
 from labrelay.plans import select
 from labrelay.redaction import redact
-from labrelay.results import ExportState, RouteInfo, WorkerInfo, utc_now
+from labrelay.results import ExportState
 from labrelay.wakeups import Wake
 from labrelay_worker.destinations.registry import ExporterRegistry
 from labrelay_worker.engine import Policy, run_export
@@ -160,23 +159,13 @@ class Runtime:
             self._publish,
             every=self.settings.reconcile_seconds,
             grace=self.settings.wake_up_grace,
-            info=self._info(),
+            info=self.registry.describe(self.name),
         )
         self._housekeeping = [
             asyncio.create_task(self._keep_leases()),
             asyncio.create_task(self._watch_shutdown()),
             asyncio.create_task(reconciler.run()),
         ]
-
-    def _info(self) -> WorkerInfo:
-        return WorkerInfo(
-            name=self.name,
-            version=version("labrelay"),
-            started=utc_now(),
-            destinations=tuple(self.registry.infos()),
-            routes=tuple(RouteInfo(**route.model_dump()) for route in self.settings.routes),
-            strategy=self.settings.strategy,
-        )
 
     async def _run_all(self, export_ids: Sequence[str]) -> list[Outcome]:
         return list(await asyncio.gather(*(self._run_one(export_id) for export_id in export_ids)))
@@ -207,7 +196,7 @@ class Runtime:
             job.named_strategy,
             job.named,
             self.registry.infos(),
-            [RouteInfo(**route.model_dump()) for route in self.settings.routes],
+            self.registry.routes,
             self.settings.strategy,
         )
         hosts = self.registry.hosts(selection.names)

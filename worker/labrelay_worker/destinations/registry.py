@@ -11,6 +11,7 @@ import logging
 import os
 import threading
 from collections.abc import Iterable, Sequence
+from importlib.metadata import version
 from types import ModuleType
 from typing import Any
 
@@ -21,7 +22,7 @@ from labrelay.errors import InvalidInput, LabrelayError
 from labrelay.names import ENTRY_POINTS_DESTINATIONS
 from labrelay.plans import by_priority
 from labrelay.redaction import Redactor
-from labrelay.results import DestinationInfo, ExportResult
+from labrelay.results import DestinationInfo, ExportResult, RouteInfo, WorkerInfo, utc_now
 from labrelay_worker.backends.base import StreamingBackend
 from labrelay_worker.backends.registry import backend_registry
 from labrelay_worker.destinations.backend import BackendDestination, BackendOptions
@@ -81,6 +82,22 @@ class ExporterRegistry:
         """Return every destination as planned, highest priority first."""
         self.discover_plugins()
         return by_priority(self._info(host) for host in self._hosts.values())
+
+    @property
+    def routes(self) -> list[RouteInfo]:
+        """The routes of the settings."""
+        return [RouteInfo(**route.model_dump()) for route in self._settings.routes]
+
+    def describe(self, name: str) -> WorkerInfo:
+        """Return what a worker of this name announces of itself."""
+        return WorkerInfo(
+            name=name,
+            version=version("labrelay"),
+            started=utc_now(),
+            destinations=tuple(self.infos()),
+            routes=tuple(self.routes),
+            strategy=self._settings.strategy,
+        )
 
     def hosts(self, names: Sequence[str]) -> dict[str, HostedDestination | UnservedDestination]:
         """Return the named destinations in the order they run; stand-ins for those not served here."""
@@ -297,3 +314,8 @@ def get_registry() -> ExporterRegistry:
     if pid not in _registries:
         _registries[pid] = ExporterRegistry()
     return _registries[pid]
+
+
+def this_machine() -> WorkerInfo:
+    """Return what a worker with the settings of this machine would serve; `labrelay plan` needs no worker."""
+    return get_registry().describe("this machine")
