@@ -37,6 +37,8 @@ Result = TypeVar("Result")
 _INTERNAL_ERROR_PAUSE = 60.0
 _WATCH_EVERY = 0.1
 _CONNECTIONS = 16
+#: Shutdown is bounded even when Redis is away; a lease that is not given back runs out.
+_HAND_BACK_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -149,11 +151,11 @@ class Runtime:
             health_check_interval=25,
             retry=Retry(NoBackoff(), 0),  # the ledger repeats by itself and says so
         )
-        await self._redis.ping()
         self._slots = asyncio.Semaphore(self.settings.in_flight)
         self._ledger = WorkerLedger(
             self._redis, self.settings.keys, owner=self.name, lease_seconds=self.settings.lease_seconds
         )
+        await self._redis.ping()
         reconciler = Reconciler(
             self._ledger,
             self._publish,
@@ -207,14 +209,21 @@ class Runtime:
             _logger.warning("export %s is another worker's by now; nothing more is written here", job.export_id)
             return "lease lost: another worker goes on"
         except asyncio.CancelledError:
-            await job.settle(ExportState.QUEUED, "handed back at shutdown", not_before=0.0)
-            return "handed back at shutdown"
+            return await self._hand_back(job)
         except Exception as error:
             _logger.exception("export %s met an error in labrelay itself; it is tried again", job.export_id)
             text = redact(f"internal error {type(error).__name__}: {error}")
             await job.settle(ExportState.WAITING, text, not_before=job.now() + _INTERNAL_ERROR_PAUSE)
             return text
         return f"{verdict.state}: {verdict}"
+
+    async def _hand_back(self, job: LedgerJob) -> str:
+        try:
+            async with asyncio.timeout(_HAND_BACK_SECONDS):
+                await job.settle(ExportState.QUEUED, "handed back at shutdown")
+        except (TimeoutError, LeaseLost, RedisError):
+            return "its lease runs out by itself"
+        return "handed back at shutdown"
 
     async def _keep_leases(self) -> None:
         while True:
