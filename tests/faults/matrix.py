@@ -35,7 +35,8 @@ def main() -> int:
                 broken += 1
                 print(f"  BROKEN: {promise}", flush=True)
     if options.markdown:
-        columns = "plan seed submitted delivered lost twice asked-again by-a-frozen-worker unknown recovery-s".split()
+        columns = ["plan", "seed", "submitted", "delivered", "lost", "twice", "asked again", "by a frozen worker"]
+        columns += ["unknown", "recovery s"]
         print(f"\n| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
         for f in rows:
             print(

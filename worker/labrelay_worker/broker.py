@@ -17,7 +17,7 @@ from kombu.transport import redis as kombu_redis
 _logger = logging.getLogger(__name__)
 
 
-class SurvivingQoS(kombu_redis.QoS):  # type: ignore[misc]  # kombu ships no types
+class SurvivingQoS(kombu_redis.QoS):
     """Acknowledges and gives back messages only while there is a connection to do it over."""
 
     def restore_unacked(self, client: Any = None) -> None:
