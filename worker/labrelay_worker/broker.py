@@ -23,7 +23,7 @@ class SurvivingQoS(kombu_redis.QoS):
     def restore_unacked(self, client: Any = None) -> None:
         """Put back what is not acknowledged."""
         if self._is_connected():
-            super().restore_unacked(client)
+            super().restore_unacked(client)  # type: ignore[no-untyped-call]
             return
         _logger.warning(
             "the broker connection is gone; %d wake-ups stay behind, and the ledger wakes their exports again",
@@ -34,12 +34,12 @@ class SurvivingQoS(kombu_redis.QoS):
     def ack(self, delivery_tag: str) -> None:
         """Acknowledge a message."""
         if self._is_connected():
-            super().ack(delivery_tag)
+            super().ack(delivery_tag)  # type: ignore[no-untyped-call]
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
         """Refuse a message, or put it back."""
         if self._is_connected():
-            super().reject(delivery_tag, requeue=requeue)
+            super().reject(delivery_tag, requeue=requeue)  # type: ignore[no-untyped-call]
 
     def _is_connected(self) -> bool:
         transport = self.channel.connection
