@@ -92,10 +92,14 @@ def _worth_waiting(waiting: Mapping[str, list[str]], states: Mapping[str, Delive
     """Return what still waits once ``link_wait`` is over: for one that is being sent or gets its turn in this run.
 
     Without this, an export that lay in the queue for longer than ``link_wait`` would lose its links although
-    every destination works. Circles of waits and destinations in back-off are not worth it.
+    every destination works. A back-off is not waited for, and a circle of waits begins with its first.
     """
     moving = {n for n, state in states.items() if n not in waiting and not state.is_settled}
     kept: dict[str, list[str]] = {}
-    while more := {n: a for n, a in waiting.items() if n not in kept and (moving | kept.keys()) & set(a)}:
+    rest = dict(waiting)
+    while rest:
+        more = {n: awaited for n, awaited in rest.items() if moving & set(awaited)}
         kept |= more
+        moving |= more.keys() or {next(iter(rest))}
+        rest = {n: awaited for n, awaited in rest.items() if n not in moving}
     return kept

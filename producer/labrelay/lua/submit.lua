@@ -4,7 +4,8 @@
 local id, digest, context, strategy, destinations = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local session, instrument, replace, grace = ARGV[7], ARGV[8], ARGV[9] == '1', tonumber(ARGV[10])
 local now, key = now_ms(), row_key(id)
-local old = redis.call('HMGET', key, 'state', 'digest', 'strategy', 'destinations', 'revision', 'lease_until')
+local old = redis.call('HMGET', key, 'state', 'digest', 'strategy', 'destinations', 'revision', 'lease_until',
+  'not_before')
 local state, revision = old[1], tonumber(old[5] or '0')
 
 if state then
@@ -22,7 +23,9 @@ local not_before = 0
 if state then
   -- A worker may still be sending the old revision: its token is void at once, and the new one starts when its
   -- lease would have ended. Its open intents stay, so that doubtful sends are asked about, not repeated.
+  -- A revision that was itself waiting for that is followed by one that waits as long.
   if state == 'running' then not_before = tonumber(old[6] or '0') end
+  if state == 'queued' then not_before = tonumber(old[7] or '0') end
   redis.call('HINCRBY', key, 'token', 1)
   redis.call('HDEL', key, 'lease_owner', 'lease_until', 'cancel', 'summary')
   for _, field in ipairs(redis.call('HKEYS', key)) do

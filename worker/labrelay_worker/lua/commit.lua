@@ -25,6 +25,11 @@ for i = 4, #ARGV, 3 do
   elseif step == 'settle' then
     -- name: the state; value: "<not_before in ms, 0 if final> <summary>"
     local at, summary = string.match(value, '^(%d+) (.*)$')
+    if row[3] == '1' and (name == 'queued' or name == 'waiting') then
+      -- The cancel came after the worker's last look; 'cancelling' was answered, so it holds.
+      name = 'cancelled'
+      note(id, now, cjson.encode({event = 'cancelled'}))
+    end
     redis.call('HDEL', key, 'lease_owner', 'lease_until', 'cancel')
     redis.call('HSET', key, 'summary', summary, 'not_before', at)
     move_state(id, row[2], name, now)
