@@ -8,8 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from labrelay.context import ExportContext
+
+# The same examples every time, and no limit by the clock: a busy machine must not fail a test.
+settings.register_profile("labrelay", derandomize=True, database=None, deadline=None)
+settings.load_profile("labrelay")
 
 RECORD = "<Experiment><title>session {number}</title></Experiment>\r\n"
 

@@ -401,6 +401,16 @@ def test_no_intent_is_written_where_a_receipt_exists(desk: Desk) -> None:
     assert "i:cdcs" not in desk.row()
 
 
+def test_a_worker_that_meets_a_receipt_it_does_not_know_stops(desk: Desk) -> None:
+    # Given a receipt that appeared while a worker was about to send
+    desk.submit()
+    job = desk.claim(desk.worker())
+    desk.redis.hset(KEYS.export("export-1"), "r:cdcs", receipt().model_dump_json())
+    # When it announces the send, then it must not
+    with pytest.raises(LeaseLost):
+        desk.run(job.write_intent("cdcs"))
+
+
 def test_a_receipt_closes_its_intent_alone(desk: Desk) -> None:
     # Given two sends under way
     desk.submit()

@@ -108,13 +108,16 @@ class HttpClient:
             )
         try:
             async with self._session.request(method, url, headers=headers, data=data, allow_redirects=False) as reply:
-                return Answer(reply.status, dict(reply.headers), await reply.read())
+                # Not a dict: servers spell "retry-after" as they like.
+                return Answer(reply.status, reply.headers, await reply.read())
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise Unavailable(f"no connection to {_host(url)} ({type(error).__name__})") from None
         except aiohttp.InvalidURL:
             raise Misconfigured(f"{url!r} is not a URL; correct the setting") from None
         except (TimeoutError, asyncio.IncompleteReadError, aiohttp.ClientError) as error:
             raise OutcomeUnknown(f"the answer of {_host(url)} is lost ({type(error).__name__})") from None
+        except ValueError as error:  # refused by the client itself before anything was sent
+            raise Misconfigured(f"{error}; correct the token or the headers") from None
 
     async def close(self) -> None:
         """Close every connection."""
@@ -130,10 +133,10 @@ def error_of(answer: Answer) -> DeliveryError | None:
         return None
     text = f"HTTP {status}: {answer.body[:_ERROR_BODY].decode(errors='replace').strip() or 'no explanation'}"
     wait = _retry_after(answer.headers.get("Retry-After"))
-    if status == 429:  # noqa: PLR2004
-        return RateLimited(text, retry_after=wait)
-    if status == 503:  # noqa: PLR2004
-        return Unavailable(text, retry_after=wait)
+    if status in (429, 503):
+        return (RateLimited if status == 429 else Unavailable)(text, retry_after=wait)  # noqa: PLR2004
+    if 300 <= status < 400:  # noqa: PLR2004  often a login page: following it would lose the record
+        return Misconfigured(f"HTTP {status}: the address redirects; give the one it leads to, or a token")
     if status in (401, 403):
         return Misconfigured(f"{text} (check token and rights)")
     if status >= 500:  # noqa: PLR2004  the server may have stored the record before it failed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import json
@@ -13,7 +14,7 @@ import aiohttp
 from pydantic import Field, HttpUrl, SecretStr, field_validator
 
 from labrelay.context import ExportContext
-from labrelay.errors import Rejected
+from labrelay.errors import Rejected, Transient
 from labrelay.results import ExportResult
 from labrelay_worker.destinations.base import Destination, Options
 from labrelay_worker.http import Answer, HttpClient, TlsOptions, error_of
@@ -63,7 +64,7 @@ class WebhookDestination(Destination):
 
     async def export(self, context: ExportContext) -> ExportResult:
         """Post the context and take id and URL from the answer."""
-        record = _read_record(context)
+        record = await asyncio.to_thread(_read_record, context)
         headers = {"Idempotency-Key": f"{context.delivery_key}.{self.name}"}
         if self._options.attach == "multipart":
             form = aiohttp.FormData()
@@ -109,7 +110,10 @@ class WebhookDestination(Destination):
 
 
 def _read_record(context: ExportContext) -> bytes:
-    data = Path(context.xml_file_path).read_bytes()
+    try:
+        data = Path(context.xml_file_path).read_bytes()
+    except OSError as error:
+        raise Transient(f"cannot read {context.xml_file_path} on this worker ({error.strerror})") from None
     if context.xml_sha256 is not None and hashlib.sha256(data).hexdigest() != context.xml_sha256:
         raise Rejected(f"{context.xml_file_path} changed since it was submitted; submit it again with --replace")
     return data
