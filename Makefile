@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
 READY   = $(VENV)/.ready
+SEEDS  ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast check format bench constraints clean
+.PHONY: help demo test test-fast faults check format bench constraints clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,6 +19,9 @@ test: $(READY) ## Run every test: unit, integration with real servers, faults
 
 test-fast: $(READY) ## Run the unit tests alone
 	@$(BIN)/pytest tests/unit
+
+faults: $(READY) ## Run the whole fault matrix; SEEDS="1 2 3" chooses the seeds
+	@$(BIN)/python tests/faults/matrix.py $(SEEDS)
 
 check: $(READY) ## Lint, format, types, import directions, file sizes
 	@$(BIN)/ruff check .

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from rich.console import Console
 
-from labrelay.errors import InvalidInput, LabrelayError, WaitTimeout
-from labrelay.names import ENTRY_POINTS_COMMANDS
-from labrelay.results import ExportState, ExportStatus
+from labrelay.errors import InvalidInput, LabrelayError, LedgerUnavailable, WaitTimeout
+from labrelay.names import ENTRY_POINTS_COMMANDS, ENTRY_POINTS_SETTINGS, ENTRY_POINTS_THIS_MACHINE
+from labrelay.results import ExportState, ExportStatus, WorkerInfo
 from labrelay.settings import ProducerSettings, effective_options, load_settings
 
 if TYPE_CHECKING:
@@ -214,15 +214,15 @@ def status(export_id: str | None, session: str | None, as_json: bool) -> None:
 
 
 @main.command("list")
-@click.option("--state", type=click.Choice(list(ExportState)), help="Only exports in this state.")
+@click.option("--state", type=click.Choice([str(state) for state in ExportState]), help="Only exports in this state.")
 @click.option("--limit", default=50, show_default=True, help="At most so many, the latest changes first.")
 @as_json
-def list_(state: ExportState | None, limit: int, as_json: bool) -> None:
+def list_(state: str | None, limit: int, as_json: bool) -> None:
     """List exports."""
     from labrelay.tables import exports_table  # noqa: PLC0415
 
     with _client() as client:
-        exports = client.ledger.recent(state, limit=limit)
+        exports = client.ledger.recent(ExportState(state) if state else None, limit=limit)
     print_json(exports) if as_json else console().print(exports_table(exports))
 
 
@@ -264,19 +264,35 @@ def plan(
 ) -> None:
     """Explain what would happen to a context: order, waits and skips. Sends nothing."""
     from labrelay.inputs import read_contexts  # noqa: PLC0415
+    from labrelay.manifest import make_manifest  # noqa: PLC0415
+    from labrelay.plans import make_plan  # noqa: PLC0415
     from labrelay.tables import plan_table  # noqa: PLC0415
 
-    limit = load_settings(ProducerSettings).max_context_bytes
-    with _client() as client:
-        plans = [
-            client.plan(context, strategy, destinations=destinations)
-            for context in read_contexts(file, root=root, session=session, limit=limit)
-        ]
+    options = load_settings(ProducerSettings)
+    contexts = list(read_contexts(file, root=root, session=session, limit=options.max_context_bytes))
+    for context in contexts:
+        make_manifest(context, options)
+    workers = _workers_or_this_machine()
+    named = tuple(destinations or ())
+    plans = [make_plan(context.instrument_pid, strategy, named, workers) for context in contexts]
     if as_json:
         print_json(plans)
     else:
         for each in plans:
             console().print(plan_table(each))
+
+
+def _workers_or_this_machine() -> Sequence[WorkerInfo]:
+    """Return what the running workers serve; without any, what one with this machine's settings would."""
+    try:
+        with _client() as client:
+            workers = client.ledger.workers()
+    except LedgerUnavailable:
+        workers = []
+    if not workers and (described := _first_of(ENTRY_POINTS_THIS_MACHINE)) is not None:
+        click.echo("labrelay: no worker is running; one with the settings of this machine would do this", err=True)
+        workers = [described]
+    return workers
 
 
 @main.command()
@@ -290,7 +306,11 @@ def settings(as_json: bool) -> None:
 
 
 def _most_settings() -> ProducerSettings:
-    for entry in entry_points(group="labrelay.settings"):
-        loaded: ProducerSettings = entry.load()()
-        return loaded
-    return load_settings(ProducerSettings)
+    return _first_of(ENTRY_POINTS_SETTINGS) or load_settings(ProducerSettings)
+
+
+def _first_of(group: str) -> Any:
+    """Call what an installed worker package offers under an entry point group, or return None."""
+    for entry in entry_points(group=group):
+        return entry.load()()
+    return None

@@ -6,10 +6,20 @@ Field names are those of NexusLIMS's ``ExportContext`` so that its destination c
 from __future__ import annotations
 
 import uuid
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from labrelay.errors import InvalidInput
 from labrelay.names import CONTEXT_SCHEMA
@@ -105,12 +115,13 @@ class ExportContext(_Wire):
     _revision: int = PrivateAttr(default=1)
     _previous_receipts: dict[str, Receipt] = PrivateAttr(default_factory=dict)
 
-    @model_validator(mode="after")
-    def _ends_after_it_starts(self) -> ExportContext:
-        if self.dt_to < self.dt_from:
-            msg = "dt_to lies before dt_from"
+    @field_validator("dt_to")
+    @classmethod
+    def _ends_after_it_starts(cls, dt_to: datetime, info: ValidationInfo) -> datetime:
+        if "dt_from" in info.data and dt_to < info.data["dt_from"]:
+            msg = "lies before dt_from"
             raise ValueError(msg)
-        return self
+        return dt_to
 
     @property
     def export_id(self) -> str:
@@ -213,6 +224,10 @@ def _explain(error: ValidationError, source: str) -> InvalidInput:
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    problem = "unknown field" if first["type"] == "extra_forbidden" else first["msg"].rstrip(".")
+    problem = (
+        "unknown field"
+        if first["type"] == "extra_forbidden"
+        else first["msg"].removeprefix("Value error, ").rstrip(".")
+    )
     cure = _CURES.get(first["type"], "Correct it as the schema of labrelay.export_context/1 says")
     return InvalidInput(field or source, problem + more, cure)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import sys
 from collections.abc import Iterator
@@ -36,14 +37,20 @@ def read_contexts(file: str, *, root: Path | None, session: str | None = None, l
         yield from _from_json(sys.stdin.buffer, "standard input", root, limit)
         return
     path = Path(file)
-    if not path.exists():
-        raise InvalidInput(file, "no such file", "Correct the path")
-    if path.is_dir():
-        raise InvalidInput(file, "is a folder", "Name a context (.json, .jsonl) or a record (.xml)")
     if path.suffix.lower() == ".xml":
         yield _from_record(path, root, session)
         return
-    with path.open("rb") as stream:
+    try:
+        if path.is_dir():
+            raise InvalidInput(file, "is a folder", "Name a context (.json, .jsonl) or a record (.xml)")
+        stream = path.open("rb")
+    except FileNotFoundError:
+        raise InvalidInput(file, "no such file", "Correct the path") from None
+    except OSError as error:
+        raise InvalidInput(
+            file, f"cannot be read ({error.strerror})", "Correct the path or make it readable"
+        ) from None
+    with stream:
         yield from _from_json(stream, file, root, limit)
 
 
@@ -58,15 +65,16 @@ def _from_record(path: Path, root: Path | None, session: str | None) -> ExportCo
 
 
 def _from_json(stream: IO[bytes], source: str, root: Path | None, limit: int) -> Iterator[ExportContext]:
-    first = _line(stream, source, limit)
-    if not first.strip():
+    first, number = _line(stream, source, limit).removeprefix(codecs.BOM_UTF8), 1
+    while first and not first.strip():
+        first, number = _line(stream, source, limit), number + 1
+    if not first:
         raise InvalidInput(source, "is empty", "Give one JSON object, or one per line")
     if not _is_object(first):
         rest = stream.read(limit + 1)
         _refuse_large(len(first) + len(rest), source, limit)
         yield _resolved(ExportContext.parse(first + rest, source=source), root)
         return
-    number = 1
     while first:
         if first.strip():
             yield _resolved(ExportContext.parse(first, source=f"{source}, line {number}"), root)

@@ -62,6 +62,18 @@ def connect(settings: ProducerSettings) -> redis.Redis:
     )
 
 
+def is_full(error: Exception) -> bool:
+    """Return whether Redis refuses writes because its memory is full.
+
+    redis-py takes the code OOM off the text of Redis 7 and makes it a class; Redis 6 wraps it in the script's error.
+    """
+    import redis  # noqa: PLC0415  `import labrelay` must not load it
+
+    if isinstance(error, redis.exceptions.OutOfMemoryError):
+        return True
+    return isinstance(error, redis.exceptions.ResponseError) and "-OOM " in str(error)
+
+
 class Ledger:
     """Submit, cancel and read exports.
 
@@ -187,13 +199,10 @@ class Ledger:
         try:
             yield
         except redis.exceptions.RedisError as error:
-            if isinstance(error, redis.exceptions.ResponseError) and not str(error).startswith(("OOM", "LOADING")):
+            full = is_full(error)
+            if isinstance(error, redis.exceptions.ResponseError) and not full:
                 raise
-            cure = (
-                "free memory or raise maxmemory"
-                if str(error).startswith("OOM")
-                else "start it or correct LABRELAY_REDIS_URL"
-            )
+            cure = "free memory or raise maxmemory" if full else "start it or correct LABRELAY_REDIS_URL"
             raise LedgerUnavailable(
                 f"Redis does not serve the ledger ({redact(str(error))}): {cure}, then repeat the command; "
                 "repeating a submit is safe"

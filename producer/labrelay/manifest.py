@@ -10,7 +10,9 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePath, PureWindowsPath
-from typing import Literal
+from typing import Any, Literal
+
+from pydantic_core import PydanticSerializationError
 
 from labrelay.context import Activity, Artifact, ExportContext
 from labrelay.errors import InvalidInput, StillBeingWritten
@@ -47,10 +49,12 @@ def make_manifest(context: ExportContext, settings: ProducerSettings) -> Manifes
         Size or modification time of a file moved while it was looked at.
     """
     warnings: list[str] = []
+    left_out: set[Path] = set()
     files: list[_Named] = []
     for named in _named_files(context):
         if named.role == "preview" and not named.path.is_file():
             warnings.append(f"{named.field}: preview {named.path} does not exist and is left out")
+            left_out.add(named.path)
             continue
         files.append(named)
     record = _Named("xml_file_path", context.xml_file_path, "raw")
@@ -62,14 +66,14 @@ def make_manifest(context: ExportContext, settings: ProducerSettings) -> Manifes
         for named in [record, *files]
         if named is record or looked_at[named.path].st_size <= settings.hash_limit
     }
+    described = {artifact.path: artifact for artifact in context.artifacts}
     artifacts = tuple(
-        Artifact(
-            path=map_path(named.path, settings.path_map),
-            role=named.role,
-            media_type=mimetypes.guess_type(named.path.name)[0],
-            size=looked_at[named.path].st_size,
-            sha256=hashes.get(named.path),
-            mtime_ns=None if named.path in hashes else looked_at[named.path].st_mtime_ns,
+        _artifact(
+            named,
+            described.get(named.path, Artifact(path=named.path)),
+            looked_at[named.path],
+            hashes.get(named.path),
+            settings.path_map,
         )
         for named in files
     )
@@ -79,7 +83,7 @@ def make_manifest(context: ExportContext, settings: ProducerSettings) -> Manifes
             "xml_size": looked_at[record.path].st_size,
             "xml_sha256": hashes[record.path],
             "artifacts": artifacts,
-            "activities": tuple(_map_activity(a, settings.path_map) for a in context.activities),
+            "activities": tuple(_map_activity(a, settings.path_map, left_out) for a in context.activities),
         }
     )
     return Manifest(completed, digest(completed), tuple(warnings))
@@ -87,7 +91,14 @@ def make_manifest(context: ExportContext, settings: ProducerSettings) -> Manifes
 
 def digest(context: ExportContext) -> str:
     """Return the sha256 of everything that is to be exported; earlier results are not part of it."""
-    content = context.model_dump(mode="json", by_alias=True, exclude={"previous_results"})
+    # Not the media types: they are guessed, and another machine may guess otherwise.
+    excluded: dict[str, Any] = {"previous_results": True, "artifacts": {"__all__": {"media_type"}}}
+    try:
+        content = context.model_dump(mode="json", by_alias=True, exclude=excluded)
+    except PydanticSerializationError as error:
+        raise InvalidInput(
+            "metadata", f"holds what JSON cannot ({error})", "Give numbers, texts, lists and dictionaries"
+        ) from None
     text = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -106,23 +117,27 @@ def map_path(path: Path, path_map: dict[str, str]) -> Path:
 
 def _mapped_text(text: str, path_map: dict[str, str]) -> str | None:
     for prefix in sorted(path_map, key=len, reverse=True):
-        windows = "\\" in prefix or prefix[1:2] == ":"
+        windows = "\\" in prefix or prefix[1:2] == ":" or prefix.startswith("//")
         flavour: type[PurePath] = PureWindowsPath if windows else type(PurePath(text))
+        # "Z:" alone would be the drive without its root.
+        base = flavour(f"{prefix}\\" if windows and prefix.endswith(":") else prefix)
         try:
-            rest = flavour(text).relative_to(flavour(prefix))
+            rest = flavour(text).relative_to(base)
         except ValueError:
             continue
         return "/".join([path_map[prefix].rstrip("/"), *rest.parts])
     return None
 
 
-def _map_activity(activity: Activity, path_map: dict[str, str]) -> Activity:
-    if not path_map:
+def _map_activity(activity: Activity, path_map: dict[str, str], left_out: set[Path]) -> Activity:
+    if not path_map and left_out.isdisjoint(activity.previews):
         return activity
     return activity.model_copy(
         update={
             "files": tuple(_mapped_text(f, path_map) or f for f in activity.files),
-            "previews": tuple(p and map_path(p, path_map) for p in activity.previews),
+            "previews": tuple(
+                None if p is None or p in left_out else map_path(p, path_map) for p in activity.previews
+            ),
         }
     )
 
@@ -144,6 +159,25 @@ def _named_files(context: ExportContext) -> Iterable[_Named]:
                 yield _Named(f"activities[{number}].previews[{index}]", preview, "preview")
 
 
+def _artifact(
+    named: _Named, described: Artifact, stat: os.stat_result, sha256: str | None, path_map: dict[str, str]
+) -> Artifact:
+    """Return one file as the workers will see it, with what the submitter says of it kept."""
+    if described.sha256 is not None and sha256 not in (None, described.sha256):
+        raise InvalidInput(
+            named.field, f"{named.path} is not the file with the sha256 given", "Correct it or leave sha256 out"
+        )
+    return Artifact(
+        path=map_path(named.path, path_map),
+        role=named.role,
+        media_type=described.media_type or mimetypes.guess_type(named.path.name)[0],
+        size=stat.st_size,
+        sha256=sha256 or described.sha256,
+        mtime_ns=None if sha256 else stat.st_mtime_ns,
+        backend=described.backend,
+    )
+
+
 def _refuse_outside(named: _Named, roots: tuple[Path, ...]) -> None:
     if not named.path.is_absolute():
         raise InvalidInput(named.field, f"{named.path} is not absolute", "Give --root, or absolute paths")
@@ -158,7 +192,10 @@ def _refuse_outside(named: _Named, roots: tuple[Path, ...]) -> None:
 
 def is_under(path: Path, roots: Iterable[Path]) -> bool:
     """Return whether a path lies under one of the roots once symbolic links are followed."""
-    real = path.resolve()
+    try:
+        real = path.resolve()
+    except (OSError, RuntimeError, ValueError):  # a circle of links or a null byte lies nowhere
+        return False
     return any(real.is_relative_to(root.resolve()) for root in roots)
 
 
@@ -181,8 +218,9 @@ def _stat(named: _Named) -> os.stat_result:
         raise InvalidInput(
             named.field, f"no such file {named.path}", "Correct the path, --root or path_map"
         ) from None
-    except OSError as error:
-        raise InvalidInput(named.field, f"{named.path}: {error.strerror}", "Make it readable") from None
+    except (OSError, ValueError) as error:  # a null byte in a path is a ValueError
+        reason = getattr(error, "strerror", None) or error
+        raise InvalidInput(named.field, f"{str(named.path)!r}: {reason}", "Make it readable") from None
     if not named.path.is_file():
         raise InvalidInput(named.field, f"{named.path} is not a file", "Name a file")
     return stat

@@ -16,6 +16,8 @@ CONTEXT_SCHEMA: Final = "labrelay.export_context/1"
 ENTRY_POINTS_DESTINATIONS = "labrelay.destinations"
 ENTRY_POINTS_BACKENDS = "labrelay.backends"
 ENTRY_POINTS_COMMANDS = "labrelay.commands"
+ENTRY_POINTS_SETTINGS = "labrelay.settings"
+ENTRY_POINTS_THIS_MACHINE = "labrelay.this_machine"
 
 #: Fields of an export's hash that hold one destination each: ``d:cdcs``, ``i:cdcs`` …
 FIELD_DELIVERY = "d:"

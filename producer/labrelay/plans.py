@@ -97,11 +97,18 @@ def make_plan(instrument: str, strategy: str | None, named: tuple[str, ...], wor
     ordered = by_priority(known.values())
     chosen = [info for info in ordered if info.name in selection.names]
     steps = [_explain(info, chosen, selection) for info in ordered]
+    steps += [
+        PlannedStep(destination=name, runs=False, explanation="no running worker serves it, so its delivery waits")
+        for name in selection.names
+        if name not in known
+    ]
     return Plan(strategy=selection.strategy, because=selection.because, steps=tuple(steps))
 
 
 def _explain(info: DestinationInfo, chosen: Sequence[DestinationInfo], selection: Selection) -> PlannedStep:
     def step(runs: bool, explanation: str) -> PlannedStep:
+        if runs and info.reason:
+            explanation += f"; {info.reason}"
         return PlannedStep(
             destination=info.name, type=info.type, priority=info.priority, runs=runs, explanation=explanation
         )
@@ -110,8 +117,12 @@ def _explain(info: DestinationInfo, chosen: Sequence[DestinationInfo], selection
         return step(False, f"left out: {info.reason or f'not in the selection ({selection.because})'}")
     before = [other.name for other in chosen[: chosen.index(info)]]
     if selection.strategy is Strategy.FIRST_SUCCESS:
-        return step(True, "runs first" if not before else f"runs only if {' and '.join(before)} fails")
-    awaited = before if info.waits_for is None else [n for n in info.waits_for if n in selection.names]
+        fail = "fail" if len(before) > 1 else "fails"
+        return step(True, "runs first" if not before else f"runs only if {' and '.join(before)} {fail}")
+    if info.waits_for is None:
+        awaited = [other.name for other in chosen if other.priority > info.priority]
+    else:
+        awaited = [name for name in info.waits_for if name in selection.names and name != info.name]
     if not awaited:
         return step(True, "runs at once")
     until = "had their turn" if info.waits_for is None else "settled, at most link_wait"

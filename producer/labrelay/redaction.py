@@ -5,20 +5,30 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
+from urllib.parse import quote
 
 MASK = "[redacted]"
 
-_SENSITIVE = (
-    r"(?:pass(?:word|wd|phrase)?|secret|token|api[_-]?key|access[_-]?key|credential|signature|sig|akid|uid|auth)"
+#: Words that make a name secret wherever it holds them (``clientSecret``, ``access_token``), …
+_TELLING = (
+    r"pass(?:word|wd|phrase)|secret|token|(?:api|access|private)[_-]?key|credentials?|signature|authorization|cookie"
 )
-_SECRET_NAME = re.compile(_SENSITIVE, re.IGNORECASE)
-_USERINFO = re.compile(r"(?<=://)[^/\s@]*@")
-_HEADER = re.compile(r"(?i)\b(authorization|x-api-key|cookie|set-cookie)(['\"]?\s*[:=]\s*['\"]?)[^\r\n'\",}]+")
-_BEARER = re.compile(r"(?i)\b(bearer|basic|token)\s+[A-Za-z0-9._~+/=-]{8,}")
-_PAIR = re.compile(
-    rf"(?i)([?&;\s,{{(]|^)(['\"]?[\w-]*{_SENSITIVE}[\w-]*['\"]?\s*[=:]\s*['\"]?)(?!{re.escape(MASK)})[^\s&;'\",}})]+"
+#: … and those that do so only as a word of their own: ``sig``, but neither ``signal`` nor ``design``.
+_SHORT = r"pass|pwd|sig|akid|uid|auth"
+# Every repetition is bounded: error texts are foreign, and a pattern must not hang on one.
+_NAME = (
+    rf"(?<![\w-])(?:[\w-]{{0,80}}(?:{_TELLING})|(?:[\w-]{{0,80}}[_-])?(?:{_SHORT}))(?:[_-][\w-]{{0,40}})?(?![\w-])"
 )
-_LONGEST_TEXT = 2000
+_SEPARATOR = r"\\?['\"]?\s{0,3}[=:]\s{0,3}\\?['\"]?"
+_SECRET_NAME = re.compile(_NAME, re.IGNORECASE)
+_USERINFO = re.compile(r"(?<=://)[^/\s'\"]*@")
+_HEADER = re.compile(rf"(?i)\b(authorization|x-api-key|cookie|set-cookie)({_SEPARATOR})[^\r\n'\",}}]+")
+#: A credential has a digit, capitals inside, or great length; the next word of a sentence has not.
+_BEARER = re.compile(
+    r"\b((?i:bearer|basic|token))\s{1,3}(?=\S{0,200}\d|\S{0,200}[a-z]\S{0,200}[A-Z]|\S{24})[A-Za-z0-9._~+/=-]{8,}"
+)
+_PAIR = re.compile(rf"(?i)({_NAME}{_SEPARATOR})(?!{re.escape(MASK)})[^\s&;'\",}})]+")
+_LONGEST_TEXT, _LONGEST_LOOKED_AT = 2000, 20_000
 
 
 class Redactor:
@@ -32,16 +42,18 @@ class Redactor:
     """
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
-        self._secrets = sorted({s for s in secrets if len(s) >= 4}, key=len, reverse=True)  # noqa: PLR2004
+        known = {s for s in secrets if len(s) >= 4}  # noqa: PLR2004
+        self._secrets = sorted(known | {quote(s, safe="") for s in known}, key=len, reverse=True)
 
     def __call__(self, text: str) -> str:
         """Return the text without secrets, shortened to 2000 characters."""
+        text = text[:_LONGEST_LOOKED_AT]
         for secret in self._secrets:
             text = text.replace(secret, MASK)
         text = _USERINFO.sub(f"{MASK}@", text)
         text = _HEADER.sub(rf"\1\2{MASK}", text)
         text = _BEARER.sub(rf"\1 {MASK}", text)
-        text = _PAIR.sub(rf"\1\2{MASK}", text)
+        text = _PAIR.sub(rf"\1{MASK}", text)
         return text if len(text) <= _LONGEST_TEXT else text[:_LONGEST_TEXT] + " …"
 
 
@@ -49,12 +61,15 @@ redact = Redactor()
 
 
 def mask_table(value: Any) -> Any:
-    """Return settings with the values of secret-looking names masked, however deep they lie."""
+    """Return settings with the values of secret-looking names and of all headers masked, however deep they lie."""
     if isinstance(value, Mapping):
-        return {
-            key: MASK if _SECRET_NAME.search(str(key)) and not isinstance(item, Mapping) else mask_table(item)
-            for key, item in value.items()
-        }
+        return {key: _mask_item(str(key), item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [mask_table(item) for item in value]
     return _USERINFO.sub(f"{MASK}@", value) if isinstance(value, str) else value
+
+
+def _mask_item(key: str, item: Any) -> Any:
+    if isinstance(item, Mapping):
+        return dict.fromkeys(item, MASK) if key.lower() == "headers" else mask_table(item)
+    return MASK if _SECRET_NAME.fullmatch(key) else mask_table(item)

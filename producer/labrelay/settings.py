@@ -6,6 +6,7 @@ Precedence, highest first: arguments, environment ``LABRELAY_*``, ``.env``, a se
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +19,7 @@ from pydantic_settings import (
     NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
     TomlConfigSettingsSource,
 )
 
@@ -29,14 +31,14 @@ StrategyName = Literal["all", "first_success", "best_effort"]
 _CONFIG_FILE = "labrelay.toml"
 
 
-def split_list(value: Any) -> Any:
-    """Accept ``a,b`` or the platform's path list beside a JSON or TOML list, as environments give them."""
+def split_list(value: Any, *, paths: bool = True) -> Any:
+    """Accept ``a,b`` beside a JSON or TOML list, and the platform's own spelling of a list of paths."""
     if not isinstance(value, str):
         return value
     text = value.strip()
     if text.startswith("["):
         return tomllib.loads(f"v = {text}")["v"]
-    separator = os.pathsep if os.pathsep in text else ","
+    separator = os.pathsep if paths and os.pathsep in text else ","
     return [part.strip() for part in text.split(separator) if part.strip()]
 
 
@@ -88,9 +90,13 @@ class ProducerSettings(BaseSettings):
 
     @field_validator("redis_url")
     @classmethod
-    def _no_cluster(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and "cluster" in value.get_secret_value().split(":", 1)[0]:
-            msg = "Celery has no Redis Cluster transport; give a single server or Sentinel"
+    def _single_server(cls, value: SecretStr | None) -> SecretStr | None:
+        scheme, found, _ = value.get_secret_value().partition("://") if value is not None else ("unix", "://", "")
+        if found and "cluster" in scheme:
+            msg = "Celery has no Redis Cluster transport; give a single server"
+            raise ValueError(msg)
+        if not found or scheme not in ("redis", "rediss", "unix"):
+            msg = "must begin with redis://, rediss:// or unix://"
             raise ValueError(msg)
         return value
 
@@ -170,6 +176,12 @@ def load_settings(cls: type[Settings], **overrides: Any) -> Settings:
         return cls(_secrets_dir=secrets, **overrides) if secrets else cls(**overrides)
     except tomllib.TOMLDecodeError as error:
         raise InvalidInput(str(config_file()), f"not valid TOML ({error})", "Correct the line it names") from None
+    except UnicodeDecodeError:
+        raise InvalidInput(str(config_file()), "not UTF-8 text", "Save it as UTF-8, as TOML must be") from None
+    except SettingsError as error:
+        found = re.search(r'field "(\w+)"', str(error))
+        name = found.group(1) if found else "settings"
+        raise InvalidInput(name, "not valid JSON", f"Correct {ENV_PREFIX}{name.upper()}") from None
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         name = ".".join(str(part) for part in first["loc"])
@@ -195,7 +207,7 @@ def effective_options(settings: ProducerSettings) -> list[EffectiveOption]:
 
     toml: dict[str, Any] = {}
     if config_file().is_file():
-        toml = tomllib.loads(config_file().read_text())
+        toml = tomllib.loads(config_file().read_text(encoding="utf-8"))
     options = []
     for name, field in type(settings).model_fields.items():
         value = getattr(settings, name)

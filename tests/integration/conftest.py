@@ -1,5 +1,12 @@
 """Fixtures of tests with real parts."""
 
-from lab import lab
+import pytest
+from lab import lab, wait_until
 
 __all__ = ["lab"]
+
+
+@pytest.fixture
+def wait_for():
+    """Return the function that awaits a condition."""
+    return wait_until

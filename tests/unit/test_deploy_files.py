@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
 from labrelay.settings import load_settings
 from labrelay_worker.settings import WorkerSettings, load_worker_settings
@@ -124,8 +125,7 @@ def test_compose_publishes_only_to_this_machine_and_waits_out_the_drain() -> Non
     assert ":/data:ro" in text
 
 
-def test_compose_parses_where_a_yaml_parser_is_at_hand() -> None:
-    yaml = pytest.importorskip("yaml")
+def test_compose_parses_and_checks_the_health_of_every_service() -> None:
     services = yaml.safe_load((_DEPLOY / "compose.yaml").read_text())["services"]
     assert services.keys() == {"redis", "worker", "flower"}
     assert all("healthcheck" in service for service in services.values())

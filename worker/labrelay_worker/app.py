@@ -6,7 +6,7 @@ from celery import Celery
 
 from labrelay.errors import LabrelayError
 from labrelay.wakeups import broker_settings
-from labrelay_worker import lifecycle
+from labrelay_worker import broker, lifecycle
 from labrelay_worker.settings import load_worker_settings
 
 try:
@@ -16,6 +16,7 @@ except LabrelayError as error:
     # The celery command shows an ImportError's text without a traceback.
     raise ImportError(str(error)) from error
 
+broker.install()
 app = Celery("labrelay", include=["labrelay_worker.tasks"])
 app.conf.update(_broker)
 app.conf.update(

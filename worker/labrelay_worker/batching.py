@@ -10,7 +10,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError, ResponseError
+from redis.exceptions import NoScriptError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 #: Errors after which the call may be repeated: every ledger script is safe to run twice.
@@ -90,8 +90,3 @@ class ScriptGroups:
         for call in calls:
             pipeline.evalsha(self._shas[call.script], 0, *call.arguments)
         return list(await pipeline.execute(raise_on_error=False))
-
-
-def is_full(error: Exception) -> bool:
-    """Return whether Redis refuses writes because its memory is full."""
-    return isinstance(error, ResponseError) and str(error).startswith("OOM")

@@ -105,7 +105,7 @@ async def run_export(job: Job, hosts: Mapping[str, Host], policy: Policy, stoppi
                     job.deliveries[name] = job.deliveries[name].model_copy(update={"state": DeliveryState.SENDING})
                     sending[asyncio.create_task(_deliver(job, hosts[name], policy))] = name
             if not sending:
-                return await _settle(job, steps)
+                return await _settle(job, steps, policy)
             done, _ = await asyncio.wait(sending, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 del sending[task]
@@ -125,6 +125,7 @@ async def _deliver(job: Job, host: Host, policy: Policy) -> None:
     try:
         async with host.slot():
             receipt = None
+            # Where nobody can be asked and the settings say `retry`, asking again for ever would never send.
             if in_doubt and (host.can_ask or policy.retry.on_unknown == "park"):
                 context, receipt = await _resolve_doubt(job, host, context, before.attempts)
             in_doubt = False
@@ -159,7 +160,7 @@ async def _resolve_doubt(
     return context.of_revision(context.revision, {**context.previous_receipts, name: found}), None
 
 
-async def _settle(job: Job, steps: NextSteps) -> Verdict:
+async def _settle(job: Job, steps: NextSteps, policy: Policy) -> Verdict:
     skips = not_needed(job.strategy, {name: d.state for name, d in job.deliveries.items()})
     reason = f"{job.strategy}: another destination has it"
     in_doubt = [name for name in skips if name in job.open_intents]
@@ -177,5 +178,9 @@ async def _settle(job: Job, steps: NextSteps) -> Verdict:
         await job.settle(ExportState.QUEUED, f"{result}; handed back at shutdown")
     else:
         held = "; ".join(f"{name}: {hold.reason}" for name, hold in steps.held.items())
-        await job.settle(ExportState.WAITING, f"{result}; {held}", not_before=steps.look_again_at or job.now())
+        # Nothing held means that no destination is chosen: only other settings can change that.
+        look_again_at = steps.look_again_at or job.now() + policy.retry.misconfigured_delay
+        await job.settle(
+            ExportState.WAITING, f"{result}; {held or 'no destination is enabled for it'}", not_before=look_again_at
+        )
     return result

@@ -29,9 +29,10 @@ def require_unchanged(context: ExportContext, data_roots: tuple[Path, ...]) -> N
     try:
         with context.xml_file_path.open("rb") as record:
             found = hashlib.file_digest(record, "sha256").hexdigest()
-    except OSError as error:
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise Transient(
-            f"cannot read {context.xml_file_path} on this worker ({error.strerror}); is its share mounted here?"
+            f"cannot read {context.xml_file_path} on this worker ({reason}); is its share mounted here?"
         ) from None
     if found != context.xml_sha256:
         raise Rejected(f"{context.xml_file_path} changed since it was submitted; submit it again with --replace")

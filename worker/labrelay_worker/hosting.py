@@ -10,7 +10,7 @@ import asyncio
 import inspect
 import socket
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -123,9 +123,13 @@ class HostedDestination:
     async def validate_config(self) -> tuple[bool, str | None]:
         """Return whether it could deliver now, and what is wrong if not; never raises."""
         try:
-            valid, message = await self._call(self.destination.validate_config, sends=False)
+            answer = await self._call(self.destination.validate_config, sends=False)
         except DeliveryError as error:
             return False, str(error)
+        try:
+            valid, message = answer
+        except (TypeError, ValueError):
+            return False, f"validate_config answered {type(answer).__name__} instead of (bool, text)"
         return bool(valid), None if message is None else self.redact(str(message))
 
     async def close(self) -> None:
@@ -144,14 +148,16 @@ class HostedDestination:
         except DeliveryError as error:
             error.args = (self.redact(str(error)),)
             raise
-        except TimeoutError:
-            text = f"no answer within {self._timeout:g} s"
+        except TimeoutError as error:
+            text = self.redact(str(error)) or f"no answer within {self._timeout:g} s"
             raise (OutcomeUnknown(text) if sends else Transient(text)) from None
         except _NEVER_SENT as error:
             raise Unavailable(self.redact(f"{type(error).__name__}: {error}")) from None
-        except asyncio.CancelledError:
-            raise
-        except BaseException as error:  # noqa: BLE001  a plugin must not end the worker, not even by SystemExit
+        except BaseException as error:  # a plugin must not end the worker, not even by SystemExit
+            task = asyncio.current_task()
+            # A cancellation that nobody asked for is the plugin's own affair.
+            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+                raise
             text = self.redact(f"{type(error).__name__}: {error}")
             raise (OutcomeUnknown(text) if sends else Transient(text)) from None
 
@@ -178,21 +184,26 @@ class HostedDestination:
         try:
             return await future
         except asyncio.CancelledError:
-            self._abandoned.add(task)
+            if future.cancelled():  # else it returned in this very moment, and `returned` saw somebody waiting
+                self._abandoned.add(task)
             raise
 
     def _receipt(self, result: Any, context: ExportContext, *, attempt: int, adopted: bool = False) -> Receipt:
         if isinstance(result, Receipt):
             return result
-        metadata = dict(getattr(result, "metadata", None) or {})
-        if not getattr(result, "success", False):
+        if not hasattr(result, "success"):
+            # It came back without an error, so trying again as after a failure could make a second object.
+            raise OutcomeUnknown(f"it answered {type(result).__name__} instead of an ExportResult")
+        given = getattr(result, "metadata", None)
+        metadata = {str(key): value for key, value in given.items()} if isinstance(given, Mapping) else {}
+        if not result.success:
             text = self.redact(str(getattr(result, "error_message", None) or "the destination reported a failure"))
             kinds = {kind.kind: kind for kind in (Rejected, Misconfigured, Unavailable, OutcomeUnknown)}
-            raise kinds.get(metadata.get("error_kind", ""), Transient)(text)
+            raise kinds.get(str(metadata.get("error_kind")), Transient)(text)
         return Receipt(
             destination=self.info.name,
-            record_id=_text(result.record_id),
-            record_url=self._clean(result.record_url),
+            record_id=_text(getattr(result, "record_id", None)),
+            record_url=_text(self._clean(getattr(result, "record_url", None))),
             sha256=context.xml_sha256,
             verified=str(metadata.pop("verified", "")),
             adopted=adopted,

@@ -14,13 +14,14 @@ from redis.asyncio import Redis
 
 from labrelay.context import ExportContext
 from labrelay.errors import LabrelayError, LeaseLost
+from labrelay.ledger import is_full
 from labrelay.names import FIELD_DELIVERY, FIELD_INTENT, FIELD_PREVIOUS_RECEIPT, FIELD_RECEIPT, Keys
 from labrelay.results import Delivery, DeliveryState, ExportState, Receipt, WorkerInfo
 from labrelay.rows import Row, by_destination, destinations_of, from_ms
 from labrelay.scripts import script_source
 from labrelay.strategies import Strategy
 from labrelay.wakeups import Wake
-from labrelay_worker.batching import AWAY, ScriptGroups, is_full
+from labrelay_worker.batching import AWAY, ScriptGroups
 
 _logger = logging.getLogger(__name__)
 

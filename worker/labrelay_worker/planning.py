@@ -56,38 +56,50 @@ def next_steps(
     """
     states = {info.name: deliveries[info.name].state for info in ordered}
     held: dict[str, Hold] = {}
+    waiting: dict[str, list[str]] = {}
     for info in ordered:
         delivery = deliveries[info.name]
         if delivery.state not in (DeliveryState.PENDING, DeliveryState.RETRYING):
             continue
         if delivery.retry_at is not None and delivery.retry_at > now:
             held[info.name] = Hold(delivery.retry_at, delivery.error_kind or "back-off")
-        elif strategy is not Strategy.FIRST_SUCCESS:
-            hold = _waits(info, ordered, deliveries, now=now, deadline=created + link_wait)
-            if hold:
-                held[info.name] = hold
+        elif strategy is not Strategy.FIRST_SUCCESS and (awaited := _awaited(info, ordered, deliveries)):
+            waiting[info.name] = awaited
+    if now >= created + link_wait:
+        waiting = _worth_waiting(waiting, {n: s for n, s in states.items() if n not in held})
+    for name, awaited in waiting.items():
+        retries = [at for n in awaited if (at := deliveries[n].retry_at) is not None and at > now]
+        held[name] = Hold(min([max(created + link_wait, now), *retries]), f"waits for {' and '.join(awaited)}")
     ready = [name for name in states if name not in held]
     return NextSteps(tuple(next_destinations(strategy, list(states), states, ready)), held)
 
 
-def _waits(
-    info: DestinationInfo,
-    ordered: Sequence[DestinationInfo],
-    deliveries: Mapping[str, Delivery],
-    *,
-    now: float,
-    deadline: float,
-) -> Hold | None:
-    if now >= deadline:
-        return None
-    if info.waits_for is None:
-        # Only the seed's five members: such a class may read the results of all that have a higher priority,
-        # so each of those gets its turn first; one that failed for now does not hold it up.
-        before = [other.name for other in ordered if other.priority > info.priority]
-        awaited = [n for n in before if deliveries[n].state in (DeliveryState.PENDING, DeliveryState.SENDING)]
-    else:
-        awaited = [n for n in info.waits_for if n in deliveries and not deliveries[n].state.is_settled]
-    if not awaited:
-        return None
-    retries = [at for n in awaited if (at := deliveries[n].retry_at) is not None and at > now]
-    return Hold(min([deadline, *retries]), f"waits for {' and '.join(awaited)}")
+def _awaited(
+    info: DestinationInfo, ordered: Sequence[DestinationInfo], deliveries: Mapping[str, Delivery]
+) -> list[str]:
+    """Return the destinations whose results this one waits for."""
+    if info.waits_for is not None:
+        return [
+            n for n in info.waits_for if n in deliveries and n != info.name and not deliveries[n].state.is_settled
+        ]
+    # Only the seed's five members: such a class may read the results of all that have a higher priority,
+    # so each of those gets its turn first; one that failed for now does not hold it up.
+    before = [other.name for other in ordered if other.priority > info.priority]
+    return [n for n in before if deliveries[n].state in (DeliveryState.PENDING, DeliveryState.SENDING)]
+
+
+def _worth_waiting(waiting: Mapping[str, list[str]], states: Mapping[str, DeliveryState]) -> dict[str, list[str]]:
+    """Return what still waits once ``link_wait`` is over: for one that is being sent or gets its turn in this run.
+
+    Without this, an export that lay in the queue for longer than ``link_wait`` would lose its links although
+    every destination works. A back-off is not waited for, and a circle of waits begins with its first.
+    """
+    moving = {n for n, state in states.items() if n not in waiting and not state.is_settled}
+    kept: dict[str, list[str]] = {}
+    rest = dict(waiting)
+    while rest:
+        more = {n: awaited for n, awaited in rest.items() if moving & set(awaited)}
+        kept |= more
+        moving |= more.keys() or {next(iter(rest))}
+        rest = {n: awaited for n, awaited in rest.items() if n not in moving}
+    return kept

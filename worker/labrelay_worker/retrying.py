@@ -86,15 +86,18 @@ def after_failure(
         return given_up("given up: too old")
     if attempts >= policy.attempts:
         return given_up(f"given up after {attempts} attempts")
-    return stands(DeliveryState.RETRYING, retry_at=now + _delay(error, attempts, policy, jitter))
+    return stands(DeliveryState.RETRYING, retry_at=now + _delay(error, attempts, now - first_at, policy, jitter))
 
 
-def _delay(error: DeliveryError, attempts: int, policy: RetryPolicy, jitter: float) -> float:
+def _delay(error: DeliveryError, attempts: int, age: float, policy: RetryPolicy, jitter: float) -> float:
+    # A floor keeps full jitter, or a server that says "Retry-After: 0", from making a storm of retries.
+    floor = policy.first_delay / 10
     if isinstance(error, Transient) and error.retry_after is not None:
-        return max(0.0, error.retry_after)
+        return min(max(error.retry_after, floor), policy.age)
     if isinstance(error, Misconfigured):
         return policy.misconfigured_delay
     doublings = min(max(attempts - 1, 0), 30)
-    window = min(policy.longest_delay, policy.first_delay * 2.0**doublings)
-    # A floor keeps the "full" jitter from making a retry storm of near-zero delays.
-    return max(window * jitter, policy.first_delay / 10)
+    # Errors that burn no attempt back off by how long they last, or a destination that is down for a weekend
+    # would be asked every other second by every export that waits for it.
+    window = age if isinstance(error, _PATIENT) else policy.first_delay * 2.0**doublings
+    return max(min(max(window, policy.first_delay), policy.longest_delay) * jitter, floor)

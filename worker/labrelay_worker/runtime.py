@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import Any, TypeVar
 
 import redis.asyncio
@@ -23,7 +22,7 @@ from labrelay.archive import Archive
 from labrelay.errors import BootError, LabrelayError, LeaseLost
 from labrelay.plans import select
 from labrelay.redaction import redact
-from labrelay.results import ExportState, RouteInfo, WorkerInfo, utc_now
+from labrelay.results import ExportState
 from labrelay.wakeups import Wake
 from labrelay_worker.destinations.registry import ExporterRegistry
 from labrelay_worker.engine import Policy, run_export
@@ -40,6 +39,8 @@ Result = TypeVar("Result")
 _INTERNAL_ERROR_PAUSE = 60.0
 _WATCH_EVERY = 0.1
 _CONNECTIONS = 16
+#: Shutdown is bounded even when Redis is away; a lease that is not given back runs out.
+_HAND_BACK_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,6 @@ class Runtime:
             health_check_interval=25,
             retry=Retry(NoBackoff(), 0),  # the ledger repeats by itself and says so
         )
-        await self._redis.ping()
         self._slots = asyncio.Semaphore(self.settings.in_flight)
         self._ledger = WorkerLedger(
             self._redis,
@@ -161,13 +161,14 @@ class Runtime:
             lease_seconds=self.settings.lease_seconds,
             poison_limit=self.settings.poison_limit,
         )
+        await self._redis.ping()
         retirement = Retirement(self._redis, self.settings.keys, Archive(self.settings.archive))
         reconciler = Reconciler(
             self._ledger,
             self._publish,
             every=self.settings.reconcile_seconds,
             grace=self.settings.wake_up_grace,
-            info=self._info(),
+            info=self.registry.describe(self.name),
             retire=lambda: retirement.step(self.settings.retention_days),
         )
         self._housekeeping = [
@@ -175,16 +176,6 @@ class Runtime:
             asyncio.create_task(self._watch_shutdown()),
             asyncio.create_task(reconciler.run()),
         ]
-
-    def _info(self) -> WorkerInfo:
-        return WorkerInfo(
-            name=self.name,
-            version=version("labrelay"),
-            started=utc_now(),
-            destinations=tuple(self.registry.infos()),
-            routes=tuple(RouteInfo(**route.model_dump()) for route in self.settings.routes),
-            strategy=self.settings.strategy,
-        )
 
     async def _run_all(self, export_ids: Sequence[str]) -> list[Outcome]:
         return list(await asyncio.gather(*(self._run_one(export_id) for export_id in export_ids)))
@@ -215,7 +206,7 @@ class Runtime:
             job.named_strategy,
             job.named,
             self.registry.infos(),
-            [RouteInfo(**route.model_dump()) for route in self.settings.routes],
+            self.registry.routes,
             self.settings.strategy,
         )
         hosts = self.registry.hosts(selection.names)
@@ -226,14 +217,21 @@ class Runtime:
             _logger.warning("export %s is another worker's by now; nothing more is written here", job.export_id)
             return "lease lost: another worker goes on"
         except asyncio.CancelledError:
-            await job.settle(ExportState.QUEUED, "handed back at shutdown", not_before=0.0)
-            return "handed back at shutdown"
+            return await self._hand_back(job)
         except Exception as error:
             _logger.exception("export %s met an error in labrelay itself; it is tried again", job.export_id)
             text = redact(f"internal error {type(error).__name__}: {error}")
             await job.settle(ExportState.WAITING, text, not_before=job.now() + _INTERNAL_ERROR_PAUSE)
             return text
         return f"{verdict.state}: {verdict}"
+
+    async def _hand_back(self, job: LedgerJob) -> str:
+        try:
+            async with asyncio.timeout(_HAND_BACK_SECONDS):
+                await job.settle(ExportState.QUEUED, "handed back at shutdown")
+        except (TimeoutError, LeaseLost, RedisError):
+            return "its lease runs out by itself"
+        return "handed back at shutdown"
 
     async def _keep_leases(self) -> None:
         while True:

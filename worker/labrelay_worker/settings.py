@@ -67,10 +67,15 @@ class WorkerSettings(ProducerSettings):
     drain_seconds: float = Field(30.0, ge=0, description="seconds a running call may take once shutdown began")
     reconcile_seconds: float = Field(1.0, gt=0, description="time between two looks for what is due")
 
-    @field_validator("plugin_path", "plugins", mode="before")
+    @field_validator("plugin_path", mode="before")
+    @classmethod
+    def _split_plugin_path(cls, value: Any) -> Any:
+        return split_list(value)
+
+    @field_validator("plugins", mode="before")
     @classmethod
     def _split_plugins(cls, value: Any) -> Any:
-        return split_list(value)
+        return split_list(value, paths=False)  # the colon of package.module:Class separates nothing
 
 
 def load_worker_settings(**overrides: Any) -> WorkerSettings:
@@ -84,6 +89,6 @@ def load_worker_settings(**overrides: Any) -> WorkerSettings:
     settings = load_settings(WorkerSettings, **overrides)
     path = config_file()
     if path.is_file():
-        for name in tomllib.loads(path.read_text()).keys() - WorkerSettings.model_fields.keys():
+        for name in tomllib.loads(path.read_text(encoding="utf-8")).keys() - WorkerSettings.model_fields.keys():
             raise InvalidInput(str(path), f"unknown option {name!r}", "`labrelay settings` lists the options")
     return settings

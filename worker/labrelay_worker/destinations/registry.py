@@ -10,18 +10,20 @@ import inspect
 import logging
 import os
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import version
 from types import ModuleType
 from typing import Any
 
-from pydantic import SecretStr, ValidationError
+from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator
 
 from labrelay.context import ExportContext
 from labrelay.errors import InvalidInput, LabrelayError
 from labrelay.names import ENTRY_POINTS_DESTINATIONS
 from labrelay.plans import by_priority
-from labrelay.redaction import Redactor
-from labrelay.results import DestinationInfo, ExportResult
+from labrelay.redaction import Redactor, redact
+from labrelay.results import DestinationInfo, ExportResult, RouteInfo, WorkerInfo, utc_now
+from labrelay.settings import split_list
 from labrelay_worker.backends.base import StreamingBackend
 from labrelay_worker.backends.registry import backend_registry
 from labrelay_worker.destinations.backend import BackendDestination, BackendOptions
@@ -35,7 +37,20 @@ _logger = logging.getLogger(__name__)
 
 BUILTIN_MODULES = ("labrelay_worker.destinations.backend", "labrelay_worker.destinations.webhook")
 _MEMBERS = ("name", "priority", "enabled", "validate_config", "export")
-_COMMON_OPTIONS = ("type", "enabled", "priority", "waits_for")
+
+
+class _Common(Options):
+    """What every ``[destinations.NAME]`` table may say, whatever its type."""
+
+    type: str = ""
+    enabled: bool = True
+    priority: int = Field(0, ge=0, le=1000)
+    waits_for: tuple[str, ...] = ()
+
+    @field_validator("waits_for", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return split_list(value, paths=False)
 
 
 class ExporterRegistry:
@@ -52,6 +67,8 @@ class ExporterRegistry:
         self._types: dict[str, tuple[str, type[Any]]] = {}
         self._hosts: dict[str, HostedDestination] = {}
         self._implicit: set[str] = set()
+        self._switched_off: set[str] = set()
+        self._unmade: dict[str, DestinationInfo] = {}
         self._broken: list[UnavailablePlugin] = []
         self._lock = threading.RLock()
         self._discovered = False
@@ -67,8 +84,10 @@ class ExporterRegistry:
             self._find_types()
             for name in self._settings.destinations:
                 self._make_configured(name)
+            used = {str(table.get("type", name)) for name, table in self._settings.destinations.items()}
             for type_name, (source, cls) in self._types.items():
-                if type_name not in self._settings.destinations and source not in BUILTIN_MODULES:
+                configured = type_name in used or type_name in self._settings.destinations
+                if not configured and source not in BUILTIN_MODULES:
                     self._make_unconfigured(type_name, source, cls)
             self._offer_backends()
 
@@ -80,7 +99,23 @@ class ExporterRegistry:
     def infos(self) -> list[DestinationInfo]:
         """Return every destination as planned, highest priority first."""
         self.discover_plugins()
-        return by_priority(self._info(host) for host in self._hosts.values())
+        return by_priority([*self._unmade.values(), *(self._info(host) for host in self._hosts.values())])
+
+    @property
+    def routes(self) -> list[RouteInfo]:
+        """The routes of the settings."""
+        return [RouteInfo(**route.model_dump()) for route in self._settings.routes]
+
+    def describe(self, name: str) -> WorkerInfo:
+        """Return what a worker of this name announces of itself."""
+        return WorkerInfo(
+            name=name,
+            version=version("labrelay"),
+            started=utc_now(),
+            destinations=tuple(self.infos()),
+            routes=tuple(self.routes),
+            strategy=self._settings.strategy,
+        )
 
     def hosts(self, names: Sequence[str]) -> dict[str, HostedDestination | UnservedDestination]:
         """Return the named destinations in the order they run; stand-ins for those not served here."""
@@ -100,7 +135,8 @@ class ExporterRegistry:
 
     def get_enabled_destinations(self) -> list[ExportDestination]:
         """Return the enabled destination objects, highest priority first."""
-        return [self._hosts[info.name].destination for info in self.infos() if info.enabled]
+        enabled = [info.name for info in self.infos() if info.enabled]
+        return [self._hosts[name].destination for name in enabled if name in self._hosts]
 
     def export_to_all(self, context: ExportContext, *, strategy: str = "all") -> list[ExportResult]:
         """Export here and now, without ledger, retries or worker; one result per destination that ran.
@@ -169,8 +205,12 @@ class ExporterRegistry:
     def _make_configured(self, name: str) -> None:
         table = self._settings.destinations[name]
         kind = str(table.get("type", name))
-        options = {key: value for key, value in table.items() if key not in _COMMON_OPTIONS}
+        options = {key: value for key, value in table.items() if key not in _Common.model_fields}
+        common = _Common()
         try:
+            common = _Common.model_validate({key: table[key] for key in _Common.model_fields.keys() & table.keys()})
+            if not common.enabled:
+                self._switched_off.add(name)
             if kind in self._types:
                 destination = _construct(self._types[kind][1], name, options)
             elif kind in self.backends.names:
@@ -179,12 +219,14 @@ class ExporterRegistry:
             else:
                 known = ", ".join(sorted({*self._types, *self.backends.names}))
                 raise InvalidInput(f"destinations.{name}.type", f"there is no type {kind!r}", f"Use one of {known}")
-            for option in ("priority", "waits_for"):
-                if option in table:
-                    value = table[option]
-                    setattr(destination, option, tuple(value) if option == "waits_for" else int(value))
+            for option in {"priority", "waits_for"} & common.model_fields_set:
+                setattr(destination, option, getattr(common, option))
         except Exception as error:  # noqa: BLE001  a plugin's constructor may raise anything
             self._refuse(name, f"[destinations.{name}]", error, "Correct labrelay.toml or the environment")
+            # It stays part of every export, which waits for it: without it, `delivered` would be said of less.
+            self._unmade[name] = DestinationInfo(
+                name=name, type=kind, priority=common.priority, enabled=common.enabled, reason=self._why_missing(name)
+            )
             return
         self._host(name, kind, destination)
 
@@ -221,16 +263,15 @@ class ExporterRegistry:
 
     def _info(self, host: HostedDestination) -> DestinationInfo:
         name, enabled, reason = host.info.name, False, ""
-        table = self._settings.destinations.get(name, {})
         priority = 0
         try:
             priority = int(host.destination.priority)
-            enabled = bool(table.get("enabled", True)) and bool(host.destination.enabled)
+            enabled = name not in self._switched_off and bool(host.destination.enabled)
             reason = "" if enabled else "disabled"
         except Exception as error:  # noqa: BLE001  one plugin's property must not end the listing
             reason = f"its settings are not usable: {host.redact(f'{type(error).__name__}: {error}')}"
         if name in self._implicit:
-            others = self._hosts.keys() - self._implicit
+            others = self._hosts.keys() - self._implicit or self._unmade
             enabled = name == "disk" and not others
             reason = "no destination is configured, so this is the default" if enabled else "used when it is named"
         return host.info.model_copy(update={"priority": priority, "enabled": enabled, "reason": reason})
@@ -242,13 +283,16 @@ class ExporterRegistry:
         return f"this worker serves no destination {name!r}; it has {', '.join(sorted(self._hosts))}"
 
     def _refuse(self, name: str, source: str, error: Exception, cure: str) -> None:
-        reason = _validation_text(error) if isinstance(error, ValidationError) else f"{error}"
-        if not isinstance(error, LabrelayError | ValidationError):
-            reason = f"{type(error).__name__}: {error}"
-        table = self._settings.destinations.get(name, {})
-        clean = Redactor(str(value) for value in table.values() if isinstance(value, str))
-        text = clean(reason) if isinstance(error, ValidationError) else reason
-        self._broken.append(UnavailablePlugin(name, source, text, cure))
+        if isinstance(error, LabrelayError):
+            reason = redact(str(error))
+        else:
+            text = (
+                _validation_text(error) if isinstance(error, ValidationError) else f"{type(error).__name__}: {error}"
+            )
+            table = self._settings.destinations.get(name, {})
+            given = {key: value for key, value in table.items() if key not in _Common.model_fields}
+            reason = Redactor(_texts(given))(text)
+        self._broken.append(UnavailablePlugin(name, source, reason, cure))
 
 
 def _destination_classes(plugin: object) -> Iterable[type[Any]]:
@@ -278,14 +322,21 @@ def _validation_text(error: ValidationError) -> str:
     return f"option {option}: {first['msg']}"
 
 
-def _secrets(options: Options | None) -> Iterable[str]:
+def _secrets(value: Any) -> Iterable[str]:
     """Return every secret value of a destination's options, however deep."""
-    if options is None:
-        return
-    for value in dict(options).values():
-        for item in value.values() if isinstance(value, dict) else [value]:
-            if isinstance(item, SecretStr):
-                yield item.get_secret_value()
+    return (item.get_secret_value() for item in _leaves(value) if isinstance(item, SecretStr))
+
+
+def _texts(value: Any) -> Iterable[str]:
+    return (item for item in _leaves(value) if isinstance(item, str))
+
+
+def _leaves(value: Any) -> Iterable[Any]:
+    if isinstance(value, BaseModel):
+        value = dict(value)
+    if not isinstance(value, Mapping | list | tuple):
+        return [value]
+    return (leaf for item in (value.values() if isinstance(value, Mapping) else value) for leaf in _leaves(item))
 
 
 _registries: dict[int, ExporterRegistry] = {}
@@ -297,3 +348,8 @@ def get_registry() -> ExporterRegistry:
     if pid not in _registries:
         _registries[pid] = ExporterRegistry()
     return _registries[pid]
+
+
+def this_machine() -> WorkerInfo:
+    """Return what a worker with the settings of this machine would serve; `labrelay plan` needs no worker."""
+    return get_registry().describe("this machine")

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 from urllib.parse import urljoin
 
 import aiohttp
-from pydantic import Field, HttpUrl, SecretStr
+from pydantic import Field, HttpUrl, SecretStr, field_validator
 
 from labrelay.context import ExportContext
 from labrelay.errors import Rejected
@@ -36,6 +36,12 @@ class WebhookOptions(Options):
     )
     timeout: float = Field(60.0, gt=0, description="seconds for one request")
     tls: TlsOptions = Field(default_factory=TlsOptions)
+
+    @field_validator("headers", mode="before")
+    @classmethod
+    def _from_environment(cls, value: Any) -> Any:
+        """Accept JSON text, the only form that an environment variable can give a table in."""
+        return json.loads(value) if isinstance(value, str) else value
 
 
 class WebhookDestination(Destination):
