@@ -40,7 +40,9 @@ class CommandGroup(click.Group):
     """Adds the commands of installed packages, and turns errors into one line and an exit code."""
 
     def _joined(self) -> dict[str, click.Command]:
-        found: dict[str, click.Command] = {}
+        from labrelay.cli_dead import dead  # noqa: PLC0415  it uses this module
+
+        found: dict[str, click.Command] = {"dead": dead}
         for entry in entry_points(group=ENTRY_POINTS_COMMANDS):
             found.update(entry.load())
         return found

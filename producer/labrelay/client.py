@@ -8,12 +8,14 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from labrelay.archive import Archive, archived_trail
 from labrelay.context import ExportContext
-from labrelay.errors import ExportConflict, InvalidInput, WaitTimeout
+from labrelay.deadletters import REPLAYABLE, Assumption, DeadLetters, Filter
+from labrelay.errors import ExportConflict, InvalidInput, NoSuchExport, WaitTimeout
 from labrelay.ledger import Answer, Entry, Ledger, connect
 from labrelay.manifest import Manifest, make_manifest
 from labrelay.plans import Plan, make_plan
-from labrelay.results import ExportState, ExportStatus, Submission, TrailEntry
+from labrelay.results import ExportState, ExportStatus, Replayed, Submission, TrailEntry
 from labrelay.settings import ProducerSettings, load_settings
 from labrelay.strategies import parse_strategy
 from labrelay.wakeups import Wake, WakeUps, producer_app
@@ -40,6 +42,13 @@ class Client:
         self.settings = settings or load_settings(ProducerSettings)
         self._redis = connect(self.settings)
         self.ledger = Ledger(self._redis, self.settings.keys, self.settings.wake_up_grace)
+        self.dead_letters = DeadLetters(
+            self._redis,
+            self.settings.keys,
+            self.ledger,
+            wake_up_grace=self.settings.wake_up_grace,
+            archive=Archive(self.settings.archive),
+        )
         self._wake_ups = WakeUps(producer_app(self.settings))
 
     def submit(
@@ -105,7 +114,13 @@ class Client:
 
     def trail(self, export_id: str) -> list[TrailEntry]:
         """Return what happened to an export, oldest first; raises `NoSuchExport`."""
-        return self.ledger.trail(export_id)
+        try:
+            return self.ledger.trail(export_id)
+        except NoSuchExport:
+            archived = self.ledger.status(export_id).archived
+            if archived is None:
+                raise
+            return archived_trail(export_id, archived)
 
     def wait(self, export_id: str, timeout: float | None = None) -> ExportStatus:
         """Wait until labrelay does nothing more about an export by itself.
@@ -131,6 +146,44 @@ class Client:
     def cancel(self, export_id: str) -> str:
         """Cancel an export; answers ``cancelled``, ``cancelling``, or the final state it already had."""
         return self.ledger.cancel(export_id)
+
+    def replay(
+        self, *export_ids: str, wanted: Filter | None = None, assume: Assumption | None = None
+    ) -> list[Replayed]:
+        """Give exports that ended without delivery back to the workers, with a fresh attempt budget.
+
+        Receipts and trail stay; a destination that confirmed is not asked again.
+
+        Parameters
+        ----------
+        *export_ids
+            Exports that are dead, unknown or cancelled.
+        wanted
+            Instead of ids: every dead letter that matches. An empty filter means them all.
+        assume
+            Settles the doubt about deliveries whose outcome is unknown: ``delivered`` or ``missing``; with a
+            filter by destination, at that one alone.
+
+        Raises
+        ------
+        NoSuchExport
+            There is none with one of the ids.
+        InvalidInput
+            One of the ids needs no replay, or neither ids nor a filter are given.
+        """
+        if not export_ids and wanted is None:
+            raise InvalidInput("replay", "neither ids nor a filter", "Name exports, or give Filter() for all")
+        letters = [self.dead_letters.get(export_id, REPLAYABLE) for export_id in export_ids]
+        letters += self.dead_letters.find(wanted) if wanted is not None else []
+        return self.replay_letters(letters, assume=assume, destination=wanted.destination if wanted else None)
+
+    def replay_letters(
+        self, letters: Sequence[ExportStatus], *, assume: Assumption | None = None, destination: str | None = None
+    ) -> list[Replayed]:
+        """Replay exports as they were seen; those that changed since are left alone."""
+        answers = [self.dead_letters.replay(letter, assume=assume, destination=destination) for letter in letters]
+        self._wake([wake for _, wake in answers if wake is not None])
+        return [done for done, _ in answers]
 
     def plan(
         self, context: ExportContext, strategy: str | None = None, *, destinations: Sequence[str] | None = None

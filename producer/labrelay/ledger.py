@@ -102,7 +102,7 @@ class Ledger:
         LedgerUnavailable
             Redis is away, frozen or full. Whether the exports arrived is unknown; the same submit again is safe.
         """
-        with self._reachable(), self._redis.pipeline(transaction=False) as pipeline:
+        with self.reachable(), self._redis.pipeline(transaction=False) as pipeline:
             for entry in entries:
                 self._submit(
                     client=pipeline,
@@ -123,36 +123,38 @@ class Ledger:
 
     def cancel(self, export_id: str) -> str:
         """Cancel an export; answers ``cancelled``, ``cancelling`` or the final state it already had."""
-        with self._reachable():
+        with self.reachable():
             answer = str(self._cancel(args=[self._keys.prefix, export_id]))
         if answer == "missing":
             raise NoSuchExport(f"there is no export {export_id}")
         return answer
 
     def status(self, export_id: str) -> ExportStatus:
-        """Return how an export stands.
+        """Return how an export stands; one that was archived says where it went.
 
         Raises
         ------
         NoSuchExport
             There is none with this id.
         """
-        with self._reachable():
+        with self.reachable():
             row = cast("dict[str, str]", self._redis.hgetall(self._keys.export(export_id)))
+            if not row:
+                row = json.loads(cast("str | None", self._redis.hget(self._keys.archived, export_id)) or "{}")
         if not row:
             raise NoSuchExport(f"there is no export {export_id}; `labrelay list` shows what there is")
         return status_of(export_id, row)
 
     def ids_of_session(self, session: str) -> list[str]:
         """Return the exports made from a session; one for each instrument that recorded it."""
-        with self._reachable():
+        with self.reachable():
             known = cast("str | None", self._redis.hget(self._keys.sessions, session))
         return known.split() if known else []
 
     def recent(self, state: ExportState | None = None, *, limit: int = 50) -> list[ExportStatus]:
         """Return the exports changed last, newest first, from the state indexes."""
         states = [state] if state else list(ExportState)
-        with self._reachable(), self._redis.pipeline(transaction=False) as pipeline:
+        with self.reachable(), self._redis.pipeline(transaction=False) as pipeline:
             for each in states:
                 pipeline.zrevrange(self._keys.state(each), 0, limit - 1, withscores=True)
             ranked = sorted((pair for found in pipeline.execute() for pair in found), key=lambda p: -float(p[1]))
@@ -164,14 +166,14 @@ class Ledger:
 
     def counts(self) -> dict[ExportState, int]:
         """Return how many exports are in each state."""
-        with self._reachable(), self._redis.pipeline(transaction=False) as pipeline:
+        with self.reachable(), self._redis.pipeline(transaction=False) as pipeline:
             for state in ExportState:
                 pipeline.zcard(self._keys.state(state))
             return dict(zip(ExportState, pipeline.execute(), strict=True))
 
     def trail(self, export_id: str) -> list[TrailEntry]:
         """Return what happened to an export, oldest first."""
-        with self._reachable():
+        with self.reachable():
             lines = cast("list[str]", self._redis.lrange(self._keys.trail(export_id), 0, -1))
         if not lines:
             raise NoSuchExport(f"there is no export {export_id}")
@@ -179,7 +181,7 @@ class Ledger:
 
     def workers(self) -> list[WorkerInfo]:
         """Return the worker processes that announced themselves lately."""
-        with self._reachable():
+        with self.reachable():
             seconds, _ = self._redis.time()
             names = cast(
                 "list[str]", self._redis.zrangebyscore(self._keys.workers, seconds * 1000 - WORKER_GONE_MS, "+inf")
@@ -190,7 +192,8 @@ class Ledger:
         return [WorkerInfo.model_validate_json(info) for info in infos if info]
 
     @contextmanager
-    def _reachable(self) -> Iterator[None]:
+    def reachable(self) -> Iterator[None]:
+        """Turn what Redis raises when it is away or full into `LedgerUnavailable`."""
         import redis  # noqa: PLC0415
 
         try:

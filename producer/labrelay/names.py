@@ -25,6 +25,17 @@ FIELD_INTENT = "i:"
 FIELD_RECEIPT = "r:"
 FIELD_PREVIOUS_RECEIPT = "p:"
 
+#: Fields of a tombstone, beside those of the row it stands for.
+FIELD_ARCHIVE_FILE = "archive_file"
+FIELD_ARCHIVE_HOST = "archive_host"
+FIELD_ARCHIVE_AT = "archive_at"
+FIELD_ARCHIVE_WHY = "archive_why"
+
+#: Error kind of an export that killed its workers; the others are `DeliveryError.kind`.
+KIND_POISON = "poison"
+
+ARCHIVE_SCHEMA: Final = "labrelay.archived_export/1"
+
 
 @dataclass(frozen=True)
 class Keys:
@@ -53,6 +64,16 @@ class Keys:
     def sessions(self) -> str:
         """Hash: session identifier to the export ids made from it, separated by blanks."""
         return f"{self.prefix}sessions"
+
+    @property
+    def archived(self) -> str:
+        """Hash: id of an archived export to its tombstone, as JSON."""
+        return f"{self.prefix}archived"
+
+    @property
+    def suspect(self) -> str:
+        """String: the export that may run although it was running when several workers died."""
+        return f"{self.prefix}suspect"
 
     @property
     def leader(self) -> str:

@@ -113,6 +113,16 @@ class DeliveryStatus(Delivery):
 
     destination: str
     receipt: Receipt | None = None
+    in_doubt: bool = Field(False, description="a send began and its outcome is not known yet")
+
+
+class ArchiveInfo(_Wire):
+    """Where an export went that is no longer in Redis."""
+
+    file: str
+    host: str = Field(description="machine on which the file was written")
+    at: AwareDatetime
+    why: str = Field(description="retention or dropped")
 
 
 class ExportStatus(_Wire):
@@ -131,6 +141,8 @@ class ExportStatus(_Wire):
     created: AwareDatetime
     updated: AwareDatetime
     deliveries: tuple[DeliveryStatus, ...] = ()
+    cause: str = Field("", description="poison: it killed its workers")
+    archived: ArchiveInfo | None = None
 
 
 class TrailEntry(_Wire):
@@ -156,6 +168,18 @@ class Submission(_Wire):
     def is_duplicate(self) -> bool:
         """Whether this very content had been submitted before."""
         return self.outcome == "duplicate"
+
+
+class Replayed(_Wire):
+    """What `replay` or `drop` did with one export."""
+
+    export_id: str
+    outcome: str = Field(description="replayed or removed; changed, settled, missing or a state: nothing was done")
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it was done."""
+        return self.outcome in ("replayed", "removed")
 
 
 class DestinationInfo(_Wire):

@@ -6,8 +6,17 @@ import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
-from labrelay.names import FIELD_DELIVERY, FIELD_INTENT, FIELD_RECEIPT
+from labrelay.names import (
+    FIELD_ARCHIVE_AT,
+    FIELD_ARCHIVE_FILE,
+    FIELD_ARCHIVE_HOST,
+    FIELD_ARCHIVE_WHY,
+    FIELD_DELIVERY,
+    FIELD_INTENT,
+    FIELD_RECEIPT,
+)
 from labrelay.results import (
+    ArchiveInfo,
     Delivery,
     DeliveryState,
     DeliveryStatus,
@@ -36,10 +45,12 @@ def status_of(export_id: str, row: Row) -> ExportStatus:
     receipts = {name: Receipt.model_validate_json(v) for name, v in by_destination(row, FIELD_RECEIPT).items()}
     for name in receipts.keys() - deliveries.keys():
         deliveries[name] = Delivery(state=DeliveryState.DELIVERED)
-    for name in by_destination(row, FIELD_INTENT).keys() - receipts.keys():
+    doubts = by_destination(row, FIELD_INTENT).keys() - receipts.keys()
+    for name in doubts:
         delivery = deliveries.get(name, Delivery())
         if not delivery.state.is_settled and row["state"] == ExportState.RUNNING:
             deliveries[name] = delivery.model_copy(update={"state": DeliveryState.SENDING})
+        deliveries.setdefault(name, delivery)
     for name in destinations_of(row):
         deliveries.setdefault(name, Delivery())
     return ExportStatus(
@@ -56,9 +67,24 @@ def status_of(export_id: str, row: Row) -> ExportStatus:
         created=from_ms(row["created"]),
         updated=from_ms(row["updated"]),
         deliveries=tuple(
-            DeliveryStatus(destination=name, receipt=receipts.get(name), **delivery.model_dump())
+            DeliveryStatus(
+                destination=name, receipt=receipts.get(name), in_doubt=name in doubts, **delivery.model_dump()
+            )
             for name, delivery in deliveries.items()
         ),
+        cause=row.get("cause", ""),
+        archived=_archived(row),
+    )
+
+
+def _archived(row: Row) -> ArchiveInfo | None:
+    if FIELD_ARCHIVE_FILE not in row:
+        return None
+    return ArchiveInfo(
+        file=row[FIELD_ARCHIVE_FILE],
+        host=row[FIELD_ARCHIVE_HOST],
+        at=from_ms(row[FIELD_ARCHIVE_AT]),
+        why=row[FIELD_ARCHIVE_WHY],
     )
 
 
@@ -66,6 +92,11 @@ def trail_entry(line: str) -> TrailEntry:
     """Return one entry of the trail list, ``<ms> <json>``."""
     at, _, entry = line.partition(" ")
     return TrailEntry(at=from_ms(at), **json.loads(entry))
+
+
+def to_ms(at: datetime) -> str:
+    """Return a time of the ledger as it is written there."""
+    return str(round(at.timestamp() * 1000))
 
 
 def from_ms(milliseconds: str | float) -> datetime:

@@ -72,6 +72,9 @@ class ProducerSettings(BaseSettings):
     max_context_bytes: int = Field(4 * 2**20, gt=0, description="largest context accepted, bytes")
     redis_timeout: float = Field(3.0, gt=0, description="seconds after which Redis counts as away")
     wake_up_grace: float = Field(30.0, gt=0, description="seconds until a lost wake-up is sent again")
+    archive_folder: Path | None = Field(
+        None, description="where ended exports go when they leave Redis, as JSON Lines; unset: archive in the home"
+    )
 
     @field_validator("data_roots", mode="before")
     @classmethod
@@ -119,6 +122,11 @@ class ProducerSettings(BaseSettings):
     def embedded_folder(self) -> Path:
         """Where the embedded Redis keeps its data and says how to reach it."""
         return self.home / "redis"
+
+    @property
+    def archive(self) -> Path:
+        """Where ended exports go when they leave Redis."""
+        return self.archive_folder.expanduser().absolute() if self.archive_folder else self.home / "archive"
 
     def resolve_redis_url(self) -> str:
         """Return the Redis address: the configured one, else that of the running embedded server.

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from rich.table import Table
 from rich.text import Text
 
+from labrelay.deadletters import troubles_of
 from labrelay.plans import Plan
 from labrelay.results import DeliveryState, DeliveryStatus, ExportState, ExportStatus, Submission, TrailEntry
 from labrelay.settings import EffectiveOption
@@ -51,22 +52,59 @@ def _cell(delivery: DeliveryStatus | None) -> Text:
     text = coloured(delivery.state)
     if delivery.state is DeliveryState.RETRYING:
         text.append(f" (attempt {delivery.attempts}: {delivery.error_kind})")
+    return _marked(text, delivery)
+
+
+def _marked(text: Text, delivery: DeliveryStatus) -> Text:
+    """Say what a person must not overlook: an outcome that is not known, and a receipt that was not answered."""
+    if delivery.in_doubt and delivery.state is not DeliveryState.SENDING:
+        text.append(" (in doubt)", style="magenta")
+    elif delivery.receipt is not None and delivery.receipt.adopted:
+        text.append(" (adopted)")
     return text
 
 
 def status_table(export: ExportStatus) -> Table:
     """Return one export with a row per destination."""
     table = Table(title=f"{export.export_id}: {export.state}  {export.summary}", title_justify="left")
+    if export.archived is not None:
+        where = export.archived
+        table.caption = Text(f"archived on {where.at:%Y-%m-%d} ({where.why}): {where.file} on {where.host}")
     for heading in ("destination", "state", "attempts", "record", "verified / error"):
         table.add_column(heading, overflow="fold")
     for delivery in export.deliveries:
         receipt = delivery.receipt
         record = (receipt.record_url or receipt.record_id or "") if receipt else ""
         detail = receipt.verified if receipt else delivery.error_message or delivery.reason or ""
+        state = _marked(coloured(delivery.state), delivery)
+        table.add_row(delivery.destination, state, str(delivery.attempts), Text(record), Text(detail))
+    return table
+
+
+def letters_table(letters: Sequence[ExportStatus]) -> Table:
+    """Return dead letters with what went wrong at each destination."""
+    table = Table()
+    for heading in ("since (UTC)", "session", "instrument", "state", "what happened"):
+        table.add_column(heading, overflow="fold")
+    table.add_column("export id", no_wrap=True)
+    for letter in letters:
+        troubles = "\n".join(_trouble(delivery) for delivery in troubles_of(letter))
         table.add_row(
-            delivery.destination, coloured(delivery.state), str(delivery.attempts), Text(record), Text(detail)
+            f"{letter.updated:%Y-%m-%d %H:%M}",
+            Text(letter.session_identifier),
+            Text(letter.instrument_pid),
+            coloured(letter.state),
+            Text(letter.summary + ("\n" + troubles if troubles else "")),
+            letter.export_id,
         )
     return table
+
+
+def _trouble(delivery: DeliveryStatus) -> str:
+    doubt = " (in doubt)" if delivery.in_doubt else ""
+    why = delivery.error_message or delivery.reason or "its worker ended while sending"
+    kind = f" {delivery.error_kind}:" if delivery.error_kind else ""
+    return f"{delivery.destination}{doubt}:{kind} {why}"
 
 
 def submissions_table(pairs: Iterable[tuple[str, Submission]]) -> Table:

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from labrelay.context import ExportContext
-from labrelay.errors import Transient
+from labrelay.errors import Rejected, Transient
 from labrelay.results import ExportResult
 from labrelay_worker.destinations.base import Destination, Options
 
@@ -18,6 +18,8 @@ class RecorderOptions(Options):
     hold_while: Path | None = None  # an export lasts as long as this file exists
     fail_while: Path | None = None
     kill_once_in: Path | None = None  # kill the process at the first export of each session
+    kill_while: Path | None = None  # kill the process at every export as long as this file exists
+    refuse_while: Path | None = None
     find_in_log: bool = False
     idempotent: bool = False
 
@@ -37,10 +39,14 @@ class BlindDestination(Destination):
         self._write("export", context)
         if self.options.kill_once_in is not None:
             self._kill_once(self.options.kill_once_in / context.export_id)
+        if self.options.kill_while is not None and self.options.kill_while.exists():
+            os.kill(os.getpid(), 9)
         while self.options.hold_while is not None and self.options.hold_while.exists():
             time.sleep(0.01)
         if self.options.fail_while is not None and self.options.fail_while.exists():
             raise Transient("told to fail")
+        if self.options.refuse_while is not None and self.options.refuse_while.exists():
+            raise Rejected("told to refuse")
         self._write("accepted", context)
         return self.succeeded(context.export_id, None, verified="written down")
 

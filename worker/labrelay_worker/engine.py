@@ -30,6 +30,8 @@ class Job(Protocol):
     deliveries: dict[str, Delivery]
     receipts: dict[str, Receipt]
     open_intents: set[str]
+    #: Of the open intents, those of an earlier revision, by destination.
+    earlier_intents: dict[str, int]
     cancel_requested: bool
 
     def now(self) -> float:
@@ -43,6 +45,9 @@ class Job(Protocol):
 
     async def write_receipt(self, name: str, receipt: Receipt) -> None:
         """Record a confirmed delivery."""
+
+    async def write_previous(self, name: str, receipt: Receipt) -> None:
+        """Record that the earlier revision had arrived."""
 
     async def write_failure(self, name: str, delivery: Delivery, *, doubtful: bool) -> None:
         """Record a failed attempt; a doubtful one keeps its intent open."""
@@ -116,11 +121,13 @@ async def _deliver(job: Job, host: Host, policy: Policy) -> None:
     context = job.context.model_copy(
         update={"previous_results": {n: receipt.as_result() for n, receipt in job.receipts.items()}}
     )
-    # Where nobody can be asked and the settings say `retry`, asking again for ever would never send.
-    in_doubt = name in job.open_intents and (host.can_ask or policy.retry.on_unknown == "park")
+    in_doubt = name in job.open_intents
     try:
         async with host.slot():
-            receipt = await host.resolve_doubt(context, attempt=before.attempts) if in_doubt else None
+            receipt = None
+            # Where nobody can be asked and the settings say `retry`, asking again for ever would never send.
+            if in_doubt and (host.can_ask or policy.retry.on_unknown == "park"):
+                context, receipt = await _resolve_doubt(job, host, context, before.attempts)
             in_doubt = False
             if receipt is None:
                 await job.write_intent(name)
@@ -129,17 +136,38 @@ async def _deliver(job: Job, host: Host, policy: Policy) -> None:
     except DeliveryError as error:
         doubtful = in_doubt or isinstance(error, OutcomeUnknown)
         after = after_failure(
-            error, before, now=job.now(), policy=policy.retry, can_ask=host.can_ask, jitter=policy.jitter()
-        )
+            error, before,
+            now=job.now(), policy=policy.retry, can_ask=host.can_ask, jitter=policy.jitter(), doubtful=doubtful,
+        )  # fmt: skip
         await job.write_failure(name, after, doubtful=doubtful)
     else:
         await job.write_receipt(name, receipt)
 
 
+async def _resolve_doubt(
+    job: Job, host: Host, context: ExportContext, attempt: int
+) -> tuple[ExportContext, Receipt | None]:
+    """Ask how an earlier send ended; return the context to send and, if that is not needed, the receipt."""
+    name = host.info.name
+    earlier = job.earlier_intents.get(name)
+    if earlier is None:
+        return context, await host.resolve_doubt(context, attempt=attempt)
+    # Another revision was being sent when this one replaced it. Found, it is what this one updates in place.
+    found = await host.resolve_doubt(context.of_revision(earlier, {}), attempt=attempt)
+    if found is None:
+        return context, None
+    await job.write_previous(name, found)
+    return context.of_revision(context.revision, {**context.previous_receipts, name: found}), None
+
+
 async def _settle(job: Job, steps: NextSteps, policy: Policy) -> Verdict:
     skips = not_needed(job.strategy, {name: d.state for name, d in job.deliveries.items()})
-    if skips:
-        await job.write_skips(skips, f"{job.strategy}: another destination has it")
+    reason = f"{job.strategy}: another destination has it"
+    in_doubt = [name for name in skips if name in job.open_intents]
+    if in_doubt:
+        await job.write_skips(in_doubt, f"{reason}; an earlier send may have arrived here too")
+    if len(in_doubt) < len(skips):
+        await job.write_skips([name for name in skips if name not in in_doubt], reason)
     result = verdict(job.strategy, {name: d.state for name, d in job.deliveries.items()})
     if job.cancel_requested and not result.state.is_final:
         result = Verdict(ExportState.CANCELLED, result.delivered, result.of)

@@ -21,6 +21,7 @@ class InlineJob:
         self.deliveries = {name: Delivery() for name in names}
         self.receipts: dict[str, Receipt] = {}
         self.open_intents: set[str] = set()
+        self.earlier_intents: dict[str, int] = {}
         self.cancel_requested = False
         self.trail: list[tuple[str, str]] = []
         self.state = ExportState.RUNNING
@@ -44,6 +45,11 @@ class InlineJob:
         self.deliveries[name] = Delivery(state=DeliveryState.DELIVERED, attempts=attempts)
         self.open_intents.discard(name)
         self.trail.append(("receipt", name))
+
+    async def write_previous(self, name: str, receipt: Receipt) -> None:
+        """Note that the earlier revision had arrived."""
+        self.open_intents.discard(name)
+        self.trail.append(("previous", name))
 
     async def write_failure(self, name: str, delivery: Delivery, *, doubtful: bool) -> None:
         """Note a failed attempt."""

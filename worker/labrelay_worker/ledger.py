@@ -54,18 +54,29 @@ class WorkerLedger:
         Name of this process, for leases and trails.
     lease_seconds
         How long a silent worker keeps an export.
+    poison_limit
+        An export whose worker died so many times in a row is parked for a person.
     """
 
-    def __init__(self, client: Redis, keys: Keys, *, owner: str, lease_seconds: float) -> None:
+    def __init__(self, client: Redis, keys: Keys, *, owner: str, lease_seconds: float, poison_limit: int = 5) -> None:
         self._redis, self._keys = client, keys
         self.owner = owner
         self.lease_seconds = lease_seconds
+        self._poison_limit = poison_limit
         self._scripts = ScriptGroups(client, {name: script_source("labrelay_worker", name) for name in _SCRIPTS})
 
     async def claim(self, export_id: str) -> Claim | str:
-        """Claim an export; a word says why not: ``missing``, ``finished``, ``leased`` or ``later``."""
+        """Claim an export, or return why not.
+
+        Returns
+        -------
+        Claim or str
+            ``missing``, ``finished``, ``leased``, ``later``, ``suspect`` (it was running when several workers died;
+            its turn comes) or ``poisoned`` (parked, because it killed its worker too often).
+        """
         asked_at = time.monotonic()
-        answer = await self._run("claim", export_id, self.owner, int(self.lease_seconds * 1000))
+        lease_ms = int(self.lease_seconds * 1000)
+        answer = await self._run("claim", export_id, self.owner, lease_ms, self._poison_limit)
         if answer[0] != "claimed":
             return str(answer[0])
         fields = answer[2]
@@ -152,9 +163,14 @@ class LedgerJob:
         self.created = from_ms(row["created"]).timestamp()
         self.runs = int(row["runs"])
         self.receipts = _receipts(row, FIELD_RECEIPT)
-        self.open_intents = set(by_destination(row, FIELD_INTENT)) - set(self.receipts)
+        intents = {n: json.loads(v) for n, v in by_destination(row, FIELD_INTENT).items() if n not in self.receipts}
+        self.open_intents = set(intents)
+        revision = int(row["revision"])
+        self.earlier_intents = {
+            n: i["revision"] for n, i in intents.items() if i.get("revision", revision) < revision
+        }
         self.context = ExportContext.parse(row["context"], source=f"export {claim.export_id}").of_revision(
-            int(row["revision"]), _receipts(row, FIELD_PREVIOUS_RECEIPT)
+            revision, _receipts(row, FIELD_PREVIOUS_RECEIPT)
         )
         self.cancel_requested = row.get("cancel") == "1"
         self.lease_until = claim.asked_at + ledger.lease_seconds
@@ -187,9 +203,11 @@ class LedgerJob:
     async def write_intent(self, name: str) -> None:
         """Record that a send is about to begin."""
         attempt = self.deliveries[name].attempts + 1
-        intent = json.dumps({"attempt": attempt, "at": round(self.now(), 3), "worker": self._ledger.owner})
+        now, revision = round(self.now(), 3), self.context.revision
+        intent = json.dumps({"attempt": attempt, "at": now, "worker": self._ledger.owner, "revision": revision})
         await self._commit(("intent", name, intent), self._note("sending", name, f"attempt {attempt}"))
         self.open_intents.add(name)
+        self.earlier_intents.pop(name, None)
 
     async def write_receipt(self, name: str, receipt: Receipt) -> None:
         """Record a confirmed delivery."""
@@ -206,6 +224,15 @@ class LedgerJob:
         )
         self.receipts[name], self.deliveries[name] = receipt, delivery
         self.open_intents.discard(name)
+
+    async def write_previous(self, name: str, receipt: Receipt) -> None:
+        """Record that the earlier revision had arrived: what this one updates, not its own receipt."""
+        detail = f"revision {self.earlier_intents[name]}, found before revision {self.context.revision} is sent"
+        await self._commit(
+            ("previous", name, receipt.model_dump_json(exclude_none=True)), self._note("adopted", name, detail)
+        )
+        self.open_intents.discard(name)
+        del self.earlier_intents[name]
 
     async def write_failure(self, name: str, delivery: Delivery, *, doubtful: bool) -> None:
         """Record a failed attempt; a doubtful one keeps its intent open, so that it is asked about."""

@@ -1,10 +1,13 @@
-"""The reconciler: wakes every export whose due time has come, whatever the reason. One process leads at a time."""
+"""The reconciler: wakes every export whose due time has come, whatever the reason, and retires what ended long ago.
+
+One process leads at a time.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from labrelay.ledger import WORKER_GONE_MS
 from labrelay.results import WorkerInfo
@@ -14,6 +17,11 @@ from labrelay_worker.ledger import WorkerLedger
 _logger = logging.getLogger(__name__)
 
 _ANNOUNCE_EVERY = 10.0
+_PAUSE_AFTER_FULL_DISK = 60.0
+
+
+async def _nothing() -> None:
+    pass
 
 
 class Reconciler:
@@ -31,6 +39,8 @@ class Reconciler:
         Seconds until the same export is woken again.
     info
         What to announce.
+    retire
+        Takes one small step of moving ended exports to the archive; called after a sweep, by the leader alone.
     """
 
     def __init__(
@@ -41,9 +51,11 @@ class Reconciler:
         every: float,
         grace: float,
         info: WorkerInfo,
+        retire: Callable[[], Awaitable[object]] = _nothing,
     ) -> None:
         self._ledger, self._publish = ledger, publish
         self._every, self._grace, self._info = every, grace, info
+        self._retire, self._leads, self._retire_at = retire, False, 0.0
 
     async def run(self) -> None:
         """Sweep until cancelled; an error is logged and the next sweep tries again."""
@@ -56,6 +68,8 @@ class Reconciler:
                     announce_at = loop.time() + _ANNOUNCE_EVERY
                 while await self.sweep():
                     pass
+                if self._leads and loop.time() >= self._retire_at:
+                    await self._retire_some(loop.time())
             except Exception as error:  # noqa: BLE001  whatever it is, due exports must be looked at again
                 _logger.warning(
                     "reconciler: sweep failed (%s: %s); the next one is soon", type(error).__name__, error
@@ -65,6 +79,7 @@ class Reconciler:
     async def sweep(self) -> bool:
         """Wake what is due; return whether there may be more."""
         wakes = await self._ledger.sweep(leader_seconds=max(5.0, 3 * self._every), grace=self._grace)
+        self._leads = wakes is not None
         if not wakes:
             if wakes is not None:
                 await self._forget_silent_workers()
@@ -72,6 +87,16 @@ class Reconciler:
         _logger.info("reconciler: %d exports are due", len(wakes))
         await asyncio.to_thread(self._publish, wakes)
         return True
+
+    async def _retire_some(self, now: float) -> None:
+        try:
+            await self._retire()
+        except OSError as error:
+            self._retire_at = now + _PAUSE_AFTER_FULL_DISK
+            _logger.warning(
+                "the archive cannot be written (%s); ended exports stay in Redis, the next try is in %g s",
+                error, _PAUSE_AFTER_FULL_DISK,
+            )  # fmt: skip
 
     async def _forget_silent_workers(self) -> None:
         silent = await self._ledger.silent_workers(WORKER_GONE_MS)

@@ -31,7 +31,14 @@ class RetryPolicy:
 
 
 def after_failure(
-    error: DeliveryError, before: Delivery, *, now: float, policy: RetryPolicy, can_ask: bool, jitter: float
+    error: DeliveryError,
+    before: Delivery,
+    *,
+    now: float,
+    policy: RetryPolicy,
+    can_ask: bool,
+    jitter: float,
+    doubtful: bool = False,
 ) -> Delivery:
     """Return how a delivery stands after a failed attempt.
 
@@ -49,6 +56,8 @@ def after_failure(
         Whether the destination can be asked or may be sent to again after an unknown outcome.
     jitter
         A number in [0, 1) that spreads retries (exponential back-off with full jitter).
+    doubtful
+        Whether the record may have arrived: giving up then leaves it to a person instead of calling it failed.
     """
     attempts = before.attempts + (0 if isinstance(error, _PATIENT) else 1)
     first_at = before.first_at if before.first_at is not None else now
@@ -64,14 +73,19 @@ def after_failure(
             reason=reason,
         )
 
+    def given_up(reason: str) -> Delivery:
+        if doubtful or isinstance(error, OutcomeUnknown):
+            return stands(DeliveryState.UNKNOWN, reason=f"{reason}; it may have arrived")
+        return stands(DeliveryState.FAILED, reason=reason)
+
     if isinstance(error, Rejected):
-        return stands(DeliveryState.FAILED, reason="refused for good")
+        return given_up("refused for good")
     if isinstance(error, OutcomeUnknown) and not can_ask and policy.on_unknown == "park":
         return stands(DeliveryState.UNKNOWN, reason="it may have arrived and the destination cannot be asked")
     if now - first_at >= policy.age:
-        return stands(DeliveryState.FAILED, reason="given up: too old")
+        return given_up("given up: too old")
     if attempts >= policy.attempts:
-        return stands(DeliveryState.FAILED, reason=f"given up after {attempts} attempts")
+        return given_up(f"given up after {attempts} attempts")
     return stands(DeliveryState.RETRYING, retry_at=now + _delay(error, attempts, now - first_at, policy, jitter))
 
 

@@ -18,6 +18,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+from labrelay.archive import Archive
 from labrelay.errors import BootError, LabrelayError, LeaseLost
 from labrelay.plans import select
 from labrelay.redaction import redact
@@ -27,6 +28,7 @@ from labrelay_worker.destinations.registry import ExporterRegistry
 from labrelay_worker.engine import Policy, run_export
 from labrelay_worker.ledger import LedgerJob, WorkerLedger
 from labrelay_worker.reconciler import Reconciler
+from labrelay_worker.retirement import Retirement
 from labrelay_worker.retrying import RetryPolicy
 from labrelay_worker.settings import WorkerSettings
 
@@ -153,15 +155,21 @@ class Runtime:
         )
         self._slots = asyncio.Semaphore(self.settings.in_flight)
         self._ledger = WorkerLedger(
-            self._redis, self.settings.keys, owner=self.name, lease_seconds=self.settings.lease_seconds
+            self._redis,
+            self.settings.keys,
+            owner=self.name,
+            lease_seconds=self.settings.lease_seconds,
+            poison_limit=self.settings.poison_limit,
         )
         await self._redis.ping()
+        retirement = Retirement(self._redis, self.settings.keys, Archive(self.settings.archive))
         reconciler = Reconciler(
             self._ledger,
             self._publish,
             every=self.settings.reconcile_seconds,
             grace=self.settings.wake_up_grace,
             info=self.registry.describe(self.name),
+            retire=lambda: retirement.step(self.settings.retention_days),
         )
         self._housekeeping = [
             asyncio.create_task(self._keep_leases()),

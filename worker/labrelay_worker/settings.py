@@ -57,6 +57,12 @@ class WorkerSettings(ProducerSettings):
     on_unknown: Literal["park", "retry"] = Field(
         "park", description="what to do when a destination may have a record and cannot be asked"
     )
+    poison_limit: int = Field(
+        5, ge=1, description="times in a row an export may kill its worker until it is parked for a person"
+    )
+    retention_days: float = Field(
+        90.0, gt=0, description="delivered and cancelled exports go to the archive after so many days"
+    )
     retry: RetrySettings = Field(default_factory=RetrySettings, description="[retry]: back-off and limits")
     drain_seconds: float = Field(30.0, ge=0, description="seconds a running call may take once shutdown began")
     reconcile_seconds: float = Field(1.0, gt=0, description="time between two looks for what is due")

@@ -6,6 +6,11 @@ local session, instrument, replace, grace = ARGV[7], ARGV[8], ARGV[9] == '1', to
 local now, key = now_ms(), row_key(id)
 local old = redis.call('HMGET', key, 'state', 'digest', 'strategy', 'destinations', 'revision', 'lease_until',
   'not_before')
+local tombstone = not old[1] and redis.call('HGET', prefix .. 'archived', id)
+if tombstone then
+  tombstone = cjson.decode(tombstone)
+  old = {tombstone.state, tombstone.digest, tombstone.strategy, tombstone.destinations, tombstone.revision}
+end
 local state, revision = old[1], tonumber(old[5] or '0')
 
 if state then
@@ -18,6 +23,14 @@ if state then
   if not replace then return {'conflict', state, revision, table.concat(differs, ', ')} end
 end
 
+if tombstone then
+  -- The next revision of an archived export needs its receipts (to update in place), its open intents (to ask) and
+  -- its token (a worker frozen since then must stay fenced off).
+  for field, value in pairs(tombstone) do redis.call('HSET', key, field, value) end
+  redis.call('HDEL', key, 'archive_file', 'archive_host', 'archive_at', 'archive_why')
+  redis.call('HDEL', prefix .. 'archived', id)
+end
+
 revision = revision + 1
 local not_before = 0
 if state then
@@ -27,7 +40,7 @@ if state then
   if state == 'running' then not_before = tonumber(old[6] or '0') end
   if state == 'queued' then not_before = tonumber(old[7] or '0') end
   redis.call('HINCRBY', key, 'token', 1)
-  redis.call('HDEL', key, 'lease_owner', 'lease_until', 'cancel', 'summary')
+  redis.call('HDEL', key, 'lease_owner', 'lease_until', 'cancel', 'summary', 'crashes', 'cause')
   for _, field in ipairs(redis.call('HKEYS', key)) do
     local kind = string.sub(field, 1, 2)
     if kind == 'r:' then

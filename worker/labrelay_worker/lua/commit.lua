@@ -1,6 +1,8 @@
 -- Write steps of one claimed export, all or none. ARGV: prefix id token (step name value)*
--- Steps: intent, receipt, delivery, close, note, settle. Answers 'ok', 'cancel' (written, and a cancel was asked
--- for), 'lost' (the fencing token is void: nothing written), or 'confirmed' (an intent for a receipt that exists).
+-- Steps: intent, receipt, previous (an earlier revision arrived), delivery, close, note, settle. Answers 'ok', 'cancel'
+-- (written, and a cancel was asked for), 'lost' (the fencing token is void: nothing written), or 'confirmed' (an
+-- intent for a receipt that exists). A receipt or a settle shows that the export does not kill its worker: the count
+-- of deaths begins anew.
 local id, token = ARGV[2], ARGV[3]
 local now, key = now_ms(), row_key(id)
 local row = redis.call('HMGET', key, 'token', 'state', 'cancel')
@@ -15,6 +17,9 @@ for i = 4, #ARGV, 3 do
     redis.call('HSET', key, 'i:' .. name, value)
   elseif step == 'receipt' then
     redis.call('HSET', key, 'r:' .. name, value)
+    redis.call('HDEL', key, 'i:' .. name, 'crashes')
+  elseif step == 'previous' then
+    redis.call('HSET', key, 'p:' .. name, value)
     redis.call('HDEL', key, 'i:' .. name)
   elseif step == 'delivery' then
     redis.call('HSET', key, 'd:' .. name, value)
@@ -30,7 +35,7 @@ for i = 4, #ARGV, 3 do
       name = 'cancelled'
       note(id, now, cjson.encode({event = 'cancelled'}))
     end
-    redis.call('HDEL', key, 'lease_owner', 'lease_until', 'cancel')
+    redis.call('HDEL', key, 'lease_owner', 'lease_until', 'cancel', 'crashes')
     redis.call('HSET', key, 'summary', summary, 'not_before', at)
     move_state(id, row[2], name, now)
     if name == 'queued' or name == 'waiting' then set_due(id, math.max(tonumber(at), now)) else unset_due(id) end
