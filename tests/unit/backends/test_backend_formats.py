@@ -87,7 +87,7 @@ def test_equal_archives_are_equal_bytes() -> None:
         (np.zeros(3), "x.tif"), (np.zeros((2, 2), "int32"), "x.png"), (np.zeros((0, 2), "uint8"), "x.png"),
         ([[object]], "x.json"),
     ],
-    ids=repr,
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )  # fmt: skip
 def test_what_a_format_cannot_hold_is_refused_by_name_and_kind(payload: Any, name: str) -> None:
     with pytest.raises(Unsupported, match=f"{name}: a {type(payload).__name__} cannot be saved as"):
