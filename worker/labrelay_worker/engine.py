@@ -157,7 +157,8 @@ async def _resolve_doubt(
     if found is None:
         return context, None
     await job.write_previous(name, found)
-    return context.of_revision(context.revision, {**context.previous_receipts, name: found}), None
+    job.context = job.context.of_revision(context.revision, {**job.context.previous_receipts, name: found})
+    return context.of_revision(context.revision, job.context.previous_receipts), None
 
 
 async def _settle(job: Job, steps: NextSteps, policy: Policy) -> Verdict:
