@@ -1,0 +1,55 @@
+"""A client's connections, made when first used: Redis may start later than the pipeline that submits to it."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from labrelay.ledger import Ledger, connect
+from labrelay.settings import ProducerSettings
+from labrelay.wakeups import WakeUps, producer_app
+
+if TYPE_CHECKING:
+    import redis
+
+
+class Link:
+    """Ledger and wake-ups of one Redis.
+
+    Raises
+    ------
+    LedgerUnavailable
+        From `ledger` and `wake_ups`: no Redis is configured and no embedded server runs.
+    """
+
+    def __init__(self, settings: ProducerSettings) -> None:
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._redis: redis.Redis | None = None
+        self._ledger: Ledger | None = None
+        self._wake_ups: WakeUps | None = None
+
+    @property
+    def ledger(self) -> Ledger:
+        """The producer's half of the ledger."""
+        with self._lock:
+            if self._ledger is None:
+                self._redis = connect(self._settings)
+                self._ledger = Ledger(self._redis, self._settings.keys, self._settings.wake_up_grace)
+            return self._ledger
+
+    @property
+    def wake_ups(self) -> WakeUps:
+        """The publisher of wake-ups."""
+        with self._lock:
+            if self._wake_ups is None:
+                self._wake_ups = WakeUps(producer_app(self._settings))
+            return self._wake_ups
+
+    def close(self) -> None:
+        """Close every connection."""
+        with self._lock:
+            if self._wake_ups is not None:
+                self._wake_ups.close()
+            if self._redis is not None:
+                self._redis.close()
