@@ -23,6 +23,7 @@ _logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 Work = Callable[[sqlite3.Connection], Result]
 
+_MAGIC = b"SQLite format 3\0"
 _POLL_SECONDS = 0.002
 _FORMAT = 1
 #: Says "this is a labrelay outbox" in the file's header ("LRob").
@@ -122,7 +123,10 @@ class OutboxFile:
             yield
 
     def _transact(self, work: Work[Result]) -> Result:
-        if not self.path.exists():
+        if self.path.exists():
+            # SQLite would tidy up the journal of a file that it then cannot read.
+            _refuse_foreign(self.path)
+        else:
             # SQLite gives its other files the mode of this one.
             os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
         with closing(sqlite3.connect(self.path, timeout=self._patience, isolation_level=None)) as database:
@@ -196,6 +200,15 @@ def _begin_exclusive(lock: sqlite3.Connection, patience: float) -> bool:
             time.sleep(_POLL_SECONDS)
         else:
             return True
+
+
+def _refuse_foreign(path: Path) -> None:
+    with path.open("rb") as file:
+        start = file.read(len(_MAGIC))
+    if start not in (b"", _MAGIC):
+        error = sqlite3.DatabaseError("file is not a database")
+        error.sqlite_errorcode = sqlite3.SQLITE_NOTADB
+        raise error
 
 
 def _code(error: BaseException) -> int:
