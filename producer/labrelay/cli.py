@@ -1,7 +1,8 @@
 """`labrelay`: the commands of the producer side; those of the worker side join through entry points.
 
-Exit codes: 0 done; 1 an export was not delivered, or an unexpected failure; 2 bad input; 3 Redis or worker away;
-4 no such export; 5 still running after --timeout; 6 conflict with an earlier submission; 78 a worker cannot start.
+Exit codes: 0 done; 1 an export was not delivered, or an unexpected failure; 2 bad input; 3 Redis or worker away, or
+the outbox full; 4 no such export; 5 still running after --timeout; 6 conflict with an earlier submission; 78 a worker
+cannot start.
 """
 
 from __future__ import annotations

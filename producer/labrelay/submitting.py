@@ -127,7 +127,7 @@ class Submitter:
             return report
 
         try:
-            if not self._outbox.count():
+            if not patience.call(self._outbox.count):
                 return frozenset()
             report = patience.call(flush_briefly)
             if report.conflicts:
@@ -135,12 +135,18 @@ class Submitter:
             if not report.left:
                 return frozenset()
             self._start_flusher()
-            kept = self._outbox.entries({entry.export_id for entry in entries})
+            kept = patience.call(lambda: self._outbox.entries({entry.export_id for entry in entries}))
             return frozenset(spooled.export_id for spooled in kept if spooled.state == "waiting")
         except OutboxUnavailable as error:
             # Redis may be well: what is submitted now need not suffer.
             warnings.append(str(error))
-            return frozenset()
+        except LedgerUnavailable:
+            raise
+        except Exception:
+            # One bad entry of long ago must not refuse every later session.
+            _logger.exception("the outbox is not flushed")
+            warnings.append("the outbox could not be flushed; `labrelay outbox flush` says why")
+        return frozenset()
 
     def _refuse_unserved(self, named: Sequence[str]) -> None:
         workers = self._link.ledger.workers()

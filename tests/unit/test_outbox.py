@@ -29,7 +29,9 @@ def contexts(outbox):
 
 def test_it_returns_what_was_put_in_whole_and_in_order(outbox):
     # Given entries with everything an entry may have
-    first = entry("Å µ 試料", "{}").__class__("id", "d", '{"a": "é\\u0000"}', "Å", "i", "best_effort", ("cdcs", "elab"))
+    first = entry("Å µ 試料", "{}").__class__(
+        "id", "d", '{"a": "é\\u0000"}', "Å", "i", "best_effort", ("cdcs", "elab")
+    )
     put(outbox, first, replace=True)
     put(outbox, entry("2"), entry("3"))
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ledgers import MemoryLedger, MemoryLink, entry
 
-from labrelay.errors import LedgerUnavailable, OutboxFull
+from labrelay.errors import LedgerUnavailable, OutboxFull, OutboxUnavailable
 from labrelay.flushing import BackgroundFlusher, FlushReport, flush, pause_before
 from labrelay.outbox import Outbox
 from labrelay.patience import Patience
@@ -216,6 +216,40 @@ def test_an_outbox_that_cannot_be_read_does_not_hold_up_what_redis_takes(desk):
     submission = desk.submit()
     assert submission.outcome == "accepted"
     assert "another program" in submission.warnings[0]
+
+
+def test_an_entry_that_redis_chokes_on_does_not_refuse_later_sessions(desk, monkeypatch):
+    # Given an entry of long ago that fails in a way nobody foresaw
+    desk.ledger.mode = "away"
+    desk.submit("1")
+    desk.ledger.mode = "up"
+    monkeypatch.setattr(desk.submitter._sender, "send_again", lambda batch: 1 / 0)
+
+    # Then another session is accepted, with a warning, and the entry stays
+    submission = desk.submit("2")
+    assert submission.outcome == "accepted"
+    assert "labrelay outbox flush" in submission.warnings[0]
+    assert desk.outbox.count() == 1
+
+
+def test_a_neighbour_that_hangs_with_the_outbox_in_hand_keeps_submits_within_their_time(tmp_path):
+    # Given a silent ledger, and a process that holds the outbox and does nothing
+    import sqlite3
+
+    desk = Desk(tmp_path)
+    desk.ledger.mode = "away"
+    desk.submit("1")
+    desk.ledger.mode = "silent"
+    gate = sqlite3.connect(desk.outbox.path.with_name("gate.lock"), isolation_level=None)
+    gate.execute("BEGIN EXCLUSIVE")
+
+    # Then a submit is refused, in time
+    began = time.monotonic()
+    with pytest.raises(OutboxUnavailable):
+        desk.submit("2")
+    assert time.monotonic() - began < 3
+    gate.close()
+    desk.ledger.thaw.set()
 
 
 def test_switched_off_or_without_any_redis_ever_nothing_is_spooled(tmp_path):
