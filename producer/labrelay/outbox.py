@@ -24,7 +24,7 @@ from labrelay.settings import ProducerSettings
 
 #: What one step of a flush takes along at most.
 _BATCH_ENTRIES, _BATCH_BYTES = 500, 8 * 2**20
-_LOCK_SECONDS = 1.0
+_LOCK_SECONDS = 10.0
 
 OutboxState = Literal["waiting", "conflict"]
 
@@ -86,10 +86,21 @@ class Outbox:
         """The file."""
         return self._file.path
 
-    def put(self, entries: Sequence[Entry], *, replace: bool, submitted: float) -> None:
+    def put(
+        self, entries: Sequence[Entry], *, replace: bool, submitted: float, patience: float | None = None
+    ) -> None:
         """Append entries, all or none; they are on disk when this returns.
 
         What waits already, unchanged, is not appended again: repeating a submit does not fill the outbox.
+
+        Parameters
+        ----------
+        entries, replace
+            What was submitted, and how.
+        submitted
+            When, in epoch seconds, before the ledger was first asked.
+        patience
+            Seconds to wait while others use the outbox.
 
         Raises
         ------
@@ -106,7 +117,7 @@ class Outbox:
                     database.execute(_INSERT, row)
             self._refuse_overflow(database)
 
-        self._file.write(work)
+        self._file.write(work, patience)
 
     def batch(self) -> list[Waiting]:
         """Return the next entries to send, oldest first, each export once (its revisions must not overtake)."""

@@ -76,7 +76,7 @@ class OutboxFile:
         #: What a person must know about files set aside by this object.
         self.notices: list[str] = []
 
-    def write(self, work: Work[Result]) -> Result:
+    def write(self, work: Work[Result], patience: float | None = None) -> Result:
         """Run work in a transaction that is on disk when this returns, or leaves no trace.
 
         Raises
@@ -86,7 +86,7 @@ class OutboxFile:
         """
         try:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with self._gate():
+            with self._gate(self._patience if patience is None else patience):
                 try:
                     return self._transact(work)
                 except sqlite3.DatabaseError as error:
@@ -115,10 +115,10 @@ class OutboxFile:
         return sorted(self.path.parent.glob(f"{self.path.stem}.corrupt-*{self.path.suffix}"))
 
     @contextmanager
-    def _gate(self) -> Iterator[None]:
-        with self.turn("gate", self._patience) as mine:
+    def _gate(self, patience: float) -> Iterator[None]:
+        with self.turn("gate", patience) as mine:
             if not mine:
-                msg = f"others have been using it for {self._patience:g} s"
+                msg = f"others have been using it for {patience:.1f} s"
                 raise sqlite3.OperationalError(msg)
             yield
 

@@ -23,7 +23,9 @@ _logger = logging.getLogger(__name__)
 
 _PIPELINE = 500
 #: Of one submit, for what waited before it; the rest is left to the background or the next one.
-_FLUSH_SECONDS = 1.0
+_FLUSH_SECONDS = 0.5
+#: What Redis has left of this may be spent waiting for neighbours at the outbox: together under three seconds.
+_ALL_SECONDS, _LEAST_LOCK_SECONDS = 2.5, 0.5
 #: After a silence submits wait only so long, for so long: a loop of a thousand must not wait a thousand times.
 _DOUBT_SECONDS, _DOUBT_LASTS = 0.2, 10.0
 
@@ -64,7 +66,7 @@ class Submitter:
         # Where no Redis was ever known, an outbox would only hide that.
         spools = self._settings.outbox and self._settings.knows_a_redis
         patience = Patience(self._seconds() if spools else None, self._helpers)
-        submitted, warnings = time.time(), list[str]()
+        submitted, began, warnings = time.time(), time.monotonic(), list[str]()
         taken: dict[int, Submission] = {}
         away = ""
         try:
@@ -86,7 +88,9 @@ class Submitter:
         rest = [index for index in range(len(entries)) if index not in taken]
         if rest:
             why = f"Redis is away ({away})" if away else "an earlier submission of this session waits"
-            self._spool([entries[index] for index in rest], replace=replace, submitted=submitted, why=why)
+            left = max(_ALL_SECONDS - (time.monotonic() - began), _LEAST_LOCK_SECONDS)
+            spooled = [entries[index] for index in rest]
+            self._spool(spooled, replace=replace, submitted=submitted, why=why, patience=left)
             taken |= {index: self._spooled(entries[index], why) for index in rest}
         warnings += self._outbox.take_notices()
         return [_with_warnings(taken[index], warnings) for index in range(len(entries))]
@@ -170,9 +174,9 @@ class Submitter:
             for index, answer in zip(indexes, answers, strict=True):
                 taken[index] = _answered(entries[index], answer, late)
 
-    def _spool(self, entries: Sequence[Entry], *, replace: bool, submitted: float, why: str) -> None:
+    def _spool(self, entries: Sequence[Entry], *, replace: bool, submitted: float, why: str, patience: float) -> None:
         try:
-            self._outbox.put(entries, replace=replace, submitted=submitted)
+            self._outbox.put(entries, replace=replace, submitted=submitted, patience=patience)
         except OutboxUnavailable as error:
             raise type(error)(f"{why}; and {error}") from error
         # Said once: the thousandth of an outage tells an operator nothing new.
