@@ -6,7 +6,7 @@ import os
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from ledgers import entry
 
@@ -171,6 +171,7 @@ def test_a_batch_is_bounded_in_bytes(tmp_path):
     assert [waiting.entry.session for waiting in outbox.batch()] == ["large"]
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("xy"), st.booleans()), max_size=12))
 def test_whatever_is_put_in_comes_out_once_and_in_order(tmp_path_factory, submits):
     # Given any sequence of submits

@@ -146,7 +146,7 @@ def test_a_neighbour_that_hangs_with_the_outbox_in_hand_does_not_hang_us(outbox)
     # When something is put in, then it ends after the bounded wait, with the reason
     began = time.monotonic()
     with pytest.raises(OutboxUnavailable, match="others have been using it"):
-        put(outbox, entry("2"))
+        outbox.put([entry("2")], replace=False, submitted=0, patience=0.3)
     assert time.monotonic() - began < 2
     gate.close()
     put(outbox, entry("2"))
