@@ -1,12 +1,14 @@
 """`labrelay`: the commands of the producer side; those of the worker side join through entry points.
 
-Exit codes: 0 done; 1 an export was not delivered, or an unexpected failure; 2 bad input; 3 Redis or worker away;
-4 no such export; 5 still running after --timeout; 6 conflict with an earlier submission; 78 a worker cannot start.
+Exit codes: 0 done; 1 an export was not delivered, or an unexpected failure; 2 bad input; 3 Redis or worker away, or
+the outbox full; 4 no such export; 5 still running after --timeout; 6 conflict with an earlier submission; 78 a worker
+cannot start.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -40,9 +42,11 @@ class CommandGroup(click.Group):
     """Adds the commands of installed packages, and turns errors into one line and an exit code."""
 
     def _joined(self) -> dict[str, click.Command]:
-        from labrelay.cli_dead import dead  # noqa: PLC0415  it uses this module
+        # They use what this module defines.
+        from labrelay.cli_dead import dead  # noqa: PLC0415
+        from labrelay.cli_outbox import COMMANDS  # noqa: PLC0415
 
-        found: dict[str, click.Command] = {"dead": dead}
+        found: dict[str, click.Command] = {"dead": dead, **COMMANDS}
         for entry in entry_points(group=ENTRY_POINTS_COMMANDS):
             found.update(entry.load())
         return found
@@ -72,10 +76,12 @@ def main() -> None:
 
 
 @contextmanager
-def _client() -> Iterator[Client]:
+def open_client(*, background_flush: bool = False) -> Iterator[Client]:
+    """Yield a client; its log stays silent, because the commands print what it answers."""
     from labrelay.client import Client  # noqa: PLC0415  `labrelay --help` need not load it
 
-    with Client() as client:
+    logging.getLogger("labrelay").addHandler(logging.NullHandler())
+    with Client(background_flush=background_flush) as client:
         yield client
 
 
@@ -140,7 +146,7 @@ def submit(  # noqa: PLR0917  click passes options by name
         parse_strategy(strategy)
     limit = load_settings(ProducerSettings).max_context_bytes
     contexts = [c for file in files for c in read_contexts(file, root=root, session=session, limit=limit)]
-    with _client() as client:
+    with open_client(background_flush=wait_) as client:
         submissions = client.submit_many(contexts, strategy, destinations=destinations, replace=replace)
         conflicts = [s for s in submissions if s.outcome == "conflict"]
         for warning in dict.fromkeys(w for s in submissions for w in s.warnings):
@@ -169,10 +175,12 @@ def _watch(client: Client, ids: Sequence[str], *, timeout: float | None, as_json
     exports: list[ExportStatus] = []
     with Live(console=console(), auto_refresh=False, transient=False) if not quiet else _nothing() as live:
         while True:
-            exports = [client.status(export_id) for export_id in ids]
+            # What the outbox holds has no status yet, and goes on by itself as well.
+            spooled = client.spooled(ids)
+            exports = [client.status(export_id) for export_id in ids if export_id not in spooled]
             if live is not None:
                 live.update(exports_table(exports), refresh=True)
-            unfinished = [export for export in exports if not export.state.is_final]
+            unfinished = [*spooled, *(export.export_id for export in exports if not export.state.is_final)]
             if not unfinished or (deadline is not None and time.monotonic() >= deadline):
                 break
             time.sleep(_REFRESH)
@@ -199,7 +207,7 @@ def status(export_id: str | None, session: str | None, as_json: bool) -> None:
     """Show how an export stands; without ID, how many are in each state."""
     from labrelay.tables import counts_line, exports_table, status_table  # noqa: PLC0415
 
-    with _client() as client:
+    with open_client() as client:
         if session is not None:
             exports = [client.status(found) for found in client.ledger.ids_of_session(session)]
             if not exports:
@@ -221,7 +229,7 @@ def list_(state: str | None, limit: int, as_json: bool) -> None:
     """List exports."""
     from labrelay.tables import exports_table  # noqa: PLC0415
 
-    with _client() as client:
+    with open_client() as client:
         exports = client.ledger.recent(ExportState(state) if state else None, limit=limit)
     print_json(exports) if as_json else console().print(exports_table(exports))
 
@@ -233,7 +241,7 @@ def trail(export_id: str, as_json: bool) -> None:
     """Show everything that happened to an export."""
     from labrelay.tables import trail_table  # noqa: PLC0415
 
-    with _client() as client:
+    with open_client() as client:
         entries = client.trail(export_id)
     print_json(entries) if as_json else console().print(trail_table(entries))
 
@@ -243,7 +251,7 @@ def trail(export_id: str, as_json: bool) -> None:
 @as_json
 def cancel(export_id: str, as_json: bool) -> None:
     """Cancel an export; a running destination call is finished first."""
-    with _client() as client:
+    with open_client() as client:
         answer = client.cancel(export_id)
     print_json({"export_id": export_id, "answer": answer}) if as_json else click.echo(f"{export_id}: {answer}")
     if answer not in ("cancelled", "cancelling"):
@@ -285,7 +293,7 @@ def plan(
 def _workers_or_this_machine() -> Sequence[WorkerInfo]:
     """Return what the running workers serve; without any, what one with this machine's settings would."""
     try:
-        with _client() as client:
+        with open_client() as client:
             workers = client.ledger.workers()
     except LedgerUnavailable:
         workers = []

@@ -5,12 +5,11 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from labrelay.cli import as_json, console, print_json
+from labrelay.cli import as_json, console, open_client, print_json
 from labrelay.deadletters import REPLAYABLE, Assumption, Filter, doubts_of, parse_since
 from labrelay.errors import InvalidInput
 from labrelay.results import ExportStatus, Replayed
@@ -47,14 +46,6 @@ def _bulk(command: Command) -> Command:
     return command
 
 
-@contextmanager
-def _client() -> Iterator[Client]:
-    from labrelay.client import Client  # noqa: PLC0415  `labrelay --help` need not load it
-
-    with Client() as client:
-        yield client
-
-
 def _filter(
     client: Client, destination: str | None, instrument: str | None, kind: str | None, since: str | None
 ) -> Filter:
@@ -74,7 +65,7 @@ def list_(
     destination: str | None, instrument: str | None, kind: str | None, since: str | None, as_json: bool
 ) -> None:
     """List dead letters, the latest first."""
-    with _client() as client:
+    with open_client() as client:
         letters = list(client.dead_letters.find(_filter(client, destination, instrument, kind, since)))
     _print(letters, as_json)
 
@@ -86,7 +77,7 @@ def show(export_id: str, as_json: bool) -> None:
     """Show a dead letter: how each destination stands, what happened, and what can be done."""
     from labrelay.tables import status_table, trail_table  # noqa: PLC0415
 
-    with _client() as client:
+    with open_client() as client:
         letter, trail = client.dead_letters.get(export_id), client.trail(export_id)
     if as_json:
         print_json(
@@ -130,7 +121,7 @@ def replay(  # noqa: PLR0917  click passes options by name
 
     What was delivered stays delivered; the rest starts with a fresh budget of attempts.
     """
-    with _client() as client:
+    with open_client() as client:
         wanted = _filter(client, destination, instrument, kind, since)
         letters = _chosen(client, ids, wanted, everything)
         if assume:
@@ -168,7 +159,7 @@ def drop(  # noqa: PLR0917  click passes options by name
     as_json: bool,
 ) -> None:
     """Remove dead letters for good, once they are in the archive: by ID (cancelled ones too), filter or --all."""
-    with _client() as client:
+    with open_client() as client:
         wanted = _filter(client, destination, instrument, kind, since)
         letters = _chosen(client, ids, wanted, everything)
         if dry_run:

@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 import functools
-import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from labrelay.archive import Archive, archived_trail
+from labrelay.archive import archived_trail
 from labrelay.context import ExportContext
 from labrelay.deadletters import REPLAYABLE, Assumption, DeadLetters, Filter
-from labrelay.errors import ExportConflict, InvalidInput, NoSuchExport, WaitTimeout
-from labrelay.ledger import Answer, Entry, Ledger, connect
+from labrelay.errors import ExportConflict, InvalidInput, LabrelayError, NoSuchExport, WaitTimeout
+from labrelay.flushing import FlushReport
+from labrelay.ledger import Entry, Ledger
+from labrelay.link import Link
 from labrelay.manifest import Manifest, make_manifest
+from labrelay.outbox import Outbox
+from labrelay.patience import Patience
 from labrelay.plans import Plan, make_plan
 from labrelay.results import ExportState, ExportStatus, Replayed, Submission, TrailEntry
+from labrelay.sending import Sender
 from labrelay.settings import ProducerSettings, load_settings
 from labrelay.strategies import parse_strategy
-from labrelay.wakeups import Wake, WakeUps, producer_app
+from labrelay.submitting import Submitter
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-_logger = logging.getLogger(__name__)
-
-_PIPELINE = 500
 _FIRST_LOOK, _SLOWEST_LOOK = 0.02, 0.5
 
 
@@ -36,20 +37,25 @@ class Client:
     ----------
     settings
         Default: from the environment and ``labrelay.toml``.
+    background_flush
+        Send what had to go to the outbox from a thread, as soon as Redis is back.
     """
 
-    def __init__(self, settings: ProducerSettings | None = None) -> None:
+    def __init__(self, settings: ProducerSettings | None = None, *, background_flush: bool = True) -> None:
         self.settings = settings or load_settings(ProducerSettings)
-        self._redis = connect(self.settings)
-        self.ledger = Ledger(self._redis, self.settings.keys, self.settings.wake_up_grace)
-        self.dead_letters = DeadLetters(
-            self._redis,
-            self.settings.keys,
-            self.ledger,
-            wake_up_grace=self.settings.wake_up_grace,
-            archive=Archive(self.settings.archive),
-        )
-        self._wake_ups = WakeUps(producer_app(self.settings))
+        self.outbox = Outbox.of(self.settings)
+        self._link = Link(self.settings)
+        self._submitter = Submitter(self._link, self.outbox, self.settings, background_flush=background_flush)
+
+    @property
+    def ledger(self) -> Ledger:
+        """The ledger, to read from; raises `LedgerUnavailable` while there is no Redis to connect to."""
+        return self._link.ledger
+
+    @property
+    def dead_letters(self) -> DeadLetters:
+        """Exports that need a person; raises `LedgerUnavailable` while there is no Redis to connect to."""
+        return self._link.dead_letters
 
     def submit(
         self,
@@ -59,7 +65,10 @@ class Client:
         destinations: Sequence[str] | None = None,
         replace: bool = False,
     ) -> Submission:
-        """Accept one session for export. Returns once the ledger holds it; submitting it again is harmless.
+        """Accept one session for export. Returns once the ledger or the outbox holds it, in either case durably.
+
+        Submitting it again is harmless. With Redis away, frozen or full this takes at most 3 s beyond the reading
+        of the files, and the outcome is ``spooled``: it is sent as soon as Redis is back.
 
         Parameters
         ----------
@@ -79,7 +88,9 @@ class Client:
         ExportConflict
             Submitted before with other content, strategy or destinations, and `replace` is not set.
         LedgerUnavailable
-            Redis cannot be reached.
+            Redis cannot be reached and the outbox is off, or there never was a Redis.
+        OutboxUnavailable
+            Redis cannot be reached and the outbox cannot be written; `OutboxFull` when it is full.
         """
         submission = self.submit_many([context], strategy, destinations=destinations, replace=replace)[0]
         if submission.outcome == "conflict":
@@ -102,15 +113,50 @@ class Client:
         chosen = parse_strategy(strategy).value if strategy else ""
         named = tuple(destinations or ())
         manifests = [self._manifest(context) for context in contexts]
-        self._refuse_unserved(named)
-        submissions: list[Submission] = []
-        for start in range(0, len(manifests), _PIPELINE):
-            submissions += self._accept(manifests[start : start + _PIPELINE], chosen, named, replace)
-        return submissions
+        entries = [
+            Entry(
+                export_id=manifest.context.export_id,
+                digest=manifest.digest,
+                context=manifest.context.to_json(),
+                session=manifest.context.session_identifier,
+                instrument=manifest.context.instrument_pid,
+                strategy=chosen,
+                destinations=named,
+            )
+            for manifest in manifests
+        ]
+        submissions = self._submitter.submit(entries, named, replace=replace)
+        return [
+            submission.model_copy(update={"warnings": manifest.warnings + submission.warnings})
+            for manifest, submission in zip(manifests, submissions, strict=True)
+        ]
+
+    def flush(self, *, progress: Callable[[int, int], None] | None = None, patience: float = 60.0) -> FlushReport:
+        """Send what waits in the outbox, oldest first.
+
+        Parameters
+        ----------
+        progress
+            Told how many entries were settled, and of how many.
+        patience
+            Seconds to wait while another process flushes.
+        """
+        return self._submitter.flush(progress=progress, patience=patience)
+
+    def replace_conflicts(self, ids: Sequence[str] = ()) -> int:
+        """Let the next flush send conflicts of the outbox as new revisions: these, or all; answers how many."""
+        return self.outbox.replace_conflicts(ids, at=time.time())
+
+    def spooled(self, export_ids: Sequence[str]) -> set[str]:
+        """Return those of these exports that still wait in the outbox of this machine."""
+        return {entry.export_id for entry in self.outbox.entries(export_ids) if entry.state == "waiting"}
 
     def status(self, export_id: str) -> ExportStatus:
         """Return how an export stands; raises `NoSuchExport`."""
-        return self.ledger.status(export_id)
+        try:
+            return self.ledger.status(export_id)
+        except NoSuchExport as error:
+            raise self._explain_missing(export_id) or error from None
 
     def trail(self, export_id: str) -> list[TrailEntry]:
         """Return what happened to an export, oldest first; raises `NoSuchExport`."""
@@ -123,23 +169,24 @@ class Client:
             return archived_trail(export_id, archived)
 
     def wait(self, export_id: str, timeout: float | None = None) -> ExportStatus:
-        """Wait until labrelay does nothing more about an export by itself.
+        """Wait until labrelay does nothing more about an export by itself; one in the outbox is waited for too.
 
         Raises
         ------
+        ExportConflict
+            It waited in the outbox, and the ledger refused it.
         WaitTimeout
             It is not finished after `timeout` seconds; it goes on.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         pause = _FIRST_LOOK
         while True:
-            status = self.ledger.status(export_id)
-            if status.state.is_final:
+            status = self._status_or_spooled(export_id)
+            if status is not None and status.state.is_final:
                 return status
             if deadline is not None and time.monotonic() >= deadline:
-                raise WaitTimeout(
-                    f"export {export_id} is still {status.state} after {timeout:g} s; it goes on by itself"
-                )
+                where = f"still {status.state}" if status else "still in the outbox"
+                raise WaitTimeout(f"export {export_id} is {where} after {timeout:g} s; it goes on by itself")
             time.sleep(pause)
             pause = min(pause * 1.5, _SLOWEST_LOOK)
 
@@ -182,7 +229,8 @@ class Client:
     ) -> list[Replayed]:
         """Replay exports as they were seen; those that changed since are left alone."""
         answers = [self.dead_letters.replay(letter, assume=assume, destination=destination) for letter in letters]
-        self._wake([wake for _, wake in answers if wake is not None])
+        sender = Sender(self._link, self.settings.wake_up_grace)
+        sender.ring([wake for _, wake in answers if wake is not None], Patience(None))
         return [done for done, _ in answers]
 
     def plan(
@@ -194,8 +242,8 @@ class Client:
 
     def close(self) -> None:
         """Close every connection."""
-        self._wake_ups.close()
-        self._redis.close()
+        self._submitter.close()
+        self._link.close()
 
     def __enter__(self) -> Client:
         return self
@@ -216,72 +264,19 @@ class Client:
             )
         return manifest
 
-    def _refuse_unserved(self, named: tuple[str, ...]) -> None:
-        if not named:
-            return
-        workers = self.ledger.workers()
-        served = {info.name for worker in workers for info in worker.destinations}
-        for name in named:
-            if workers and name not in served:
-                raise InvalidInput(
-                    "destinations", f"no running worker serves {name!r}", f"Use {', '.join(sorted(served))}"
-                )
+    def _status_or_spooled(self, export_id: str) -> ExportStatus | None:
+        """Return the status, or None while the export waits in the outbox."""
+        return None if self.spooled([export_id]) else self.status(export_id)
 
-    def _accept(
-        self, manifests: Sequence[Manifest], strategy: str, named: tuple[str, ...], replace: bool
-    ) -> list[Submission]:
-        entries = [
-            Entry(
-                export_id=manifest.context.export_id,
-                digest=manifest.digest,
-                context=manifest.context.to_json(),
-                session=manifest.context.session_identifier,
-                instrument=manifest.context.instrument_pid,
-                strategy=strategy,
-                destinations=named,
+    def _explain_missing(self, export_id: str) -> LabrelayError | None:
+        """Say where an export is that the ledger does not know, if the outbox does."""
+        for spooled in reversed(self.outbox.entries([export_id])):
+            if spooled.state == "conflict":
+                return ExportConflict(f"{spooled.reason}; it is kept in the outbox (`labrelay outbox list`)")
+            return NoSuchExport(
+                f"export {export_id} waits in the outbox of this machine; `labrelay outbox flush` sends it"
             )
-            for manifest in manifests
-        ]
-        answers = self.ledger.submit(entries, replace=replace)
-        wakes = [
-            Wake(entry.export_id, entry.session, entry.instrument, strategy)
-            for entry, answer in zip(entries, answers, strict=True)
-            if answer.outcome in ("accepted", "replaced")
-        ]
-        late = self._wake(wakes)
-        submissions = []
-        for entry, manifest, answer in zip(entries, manifests, answers, strict=True):
-            warnings = manifest.warnings + late
-            if answer.outcome == "conflict":
-                warnings = (_conflict(entry, answer),)
-            submissions.append(
-                Submission(
-                    export_id=entry.export_id,
-                    outcome=answer.outcome,
-                    state=answer.state,
-                    revision=answer.revision,
-                    warnings=warnings,
-                )
-            )
-        return submissions
-
-    def _wake(self, wakes: Sequence[Wake]) -> tuple[str, ...]:
-        from kombu.exceptions import OperationalError  # noqa: PLC0415
-
-        try:
-            self._wake_ups.publish(wakes)
-        except (OperationalError, OSError) as error:
-            # The row is in the ledger: the reconciler wakes it when its due time comes.
-            _logger.warning("wake-up not sent (%s); a worker picks the export up by itself", type(error).__name__)
-            return (f"the wake-up may be lost; a worker picks it up within {self.settings.wake_up_grace:g} s",)
-        return ()
-
-
-def _conflict(entry: Entry, answer: Answer) -> str:
-    return (
-        f"session {entry.session} was submitted before with other {answer.differs} (export {entry.export_id}, "
-        f"revision {answer.revision}); pass replace=True (--replace) to make a new revision"
-    )
+        return None
 
 
 @functools.cache

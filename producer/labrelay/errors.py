@@ -56,6 +56,19 @@ class LedgerUnavailable(LabrelayError):
 
     exit_code = 3
 
+    def __init__(self, message: str | None = None, *, reason: str | None = None) -> None:
+        super().__init__(message)
+        #: What happened alone, for where the cure is another one.
+        self.reason = reason or str(self)
+
+
+class OutboxUnavailable(LedgerUnavailable):
+    """The outbox on disk cannot be used. What it was to keep is not accepted: submit it again."""
+
+
+class OutboxFull(OutboxUnavailable):
+    """The outbox on disk is full. Bring Redis back, flush it, and submit again what it could not keep."""
+
 
 class NoSuchExport(LabrelayError):
     """There is no export with this id."""

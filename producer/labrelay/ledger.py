@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -199,11 +200,32 @@ class Ledger:
         try:
             yield
         except redis.exceptions.RedisError as error:
-            full = is_full(error)
-            if isinstance(error, redis.exceptions.ResponseError) and not full:
+            # A pipeline's error begins with the whole command, and so with the context.
+            said = str(error).rpartition("of pipeline caused error: ")[2]
+            if isinstance(error, redis.exceptions.ResponseError) and not _is_away(error, said):
                 raise
+            full = is_full(error)
+            reason = "its memory is full" if full else redact(said)
             cure = "free memory or raise maxmemory" if full else "start it or correct LABRELAY_REDIS_URL"
             raise LedgerUnavailable(
-                f"Redis does not serve the ledger ({redact(str(error))}): {cure}, then repeat the command; "
-                "repeating a submit is safe"
+                f"Redis does not serve the ledger ({reason}): {cure}, then repeat the command; "
+                "repeating a submit is safe",
+                reason=reason,
             ) from error
+
+
+#: Codes of a server that serves nobody for now. A script's error carries the code in the middle of its text, or has
+#: lost it to the class, by the age of the server.
+_AWAY = re.compile(r"\b(OOM|LOADING|READONLY|MASTERDOWN|MISCONF|NOREPLICAS|CLUSTERDOWN|TRYAGAIN|BUSY)\b")
+
+
+def _is_away(error: Exception, said: str) -> bool:
+    from redis import exceptions  # noqa: PLC0415
+
+    by_class = (
+        exceptions.OutOfMemoryError,
+        exceptions.ReadOnlyError,
+        exceptions.ClusterDownError,
+        exceptions.TryAgainError,
+    )
+    return isinstance(error, by_class) or _AWAY.search(said) is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
@@ -159,15 +159,20 @@ class Submission(_Wire):
     """What `submit` answers."""
 
     export_id: str
-    outcome: str = Field(description="accepted, duplicate or replaced")
-    state: ExportState
-    revision: int
+    outcome: str = Field(description="accepted, duplicate, replaced, spooled or, of several, conflict")
+    state: ExportState | Literal["spooled"] = Field(description="spooled: in the outbox, not in the ledger yet")
+    revision: int = Field(description="0: the ledger has not numbered it yet")
     warnings: tuple[str, ...] = ()
 
     @property
     def is_duplicate(self) -> bool:
         """Whether this very content had been submitted before."""
         return self.outcome == "duplicate"
+
+    @property
+    def is_spooled(self) -> bool:
+        """Whether the outbox of this machine has it, and will send it."""
+        return self.outcome == "spooled"
 
 
 class Replayed(_Wire):

@@ -71,6 +71,12 @@ class ProducerSettings(BaseSettings):
     settle_seconds: float = Field(0.5, ge=0, description="a file modified within this time is looked at twice")
     max_context_bytes: int = Field(4 * 2**20, gt=0, description="largest context accepted, bytes")
     redis_timeout: float = Field(3.0, gt=0, description="seconds after which Redis counts as away")
+    outbox: bool = Field(True, description="keep on disk what is submitted while Redis is away, and send it later")
+    outbox_max_entries: int = Field(10_000, gt=0, description="submissions that the outbox holds at most")
+    outbox_max_bytes: int = Field(2**30, gt=0, description="bytes that the outbox holds at most")
+    submit_seconds: float = Field(
+        1.5, gt=0, le=2, description="seconds that a submit waits for a silent Redis before the outbox takes over"
+    )
     wake_up_grace: float = Field(30.0, gt=0, description="seconds until a lost wake-up is sent again")
     archive_folder: Path | None = Field(
         None, description="where ended exports go when they leave Redis, as JSON Lines; unset: archive in the home"
@@ -127,6 +133,11 @@ class ProducerSettings(BaseSettings):
     def archive(self) -> Path:
         """Where ended exports go when they leave Redis."""
         return self.archive_folder.expanduser().absolute() if self.archive_folder else self.home / "archive"
+
+    @property
+    def knows_a_redis(self) -> bool:
+        """Whether a Redis is configured, or an embedded one has run: it may be away, but there is one."""
+        return self.redis_url is not None or self.embedded_folder.is_dir()
 
     def resolve_redis_url(self) -> str:
         """Return the Redis address: the configured one, else that of the running embedded server.

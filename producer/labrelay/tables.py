@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from labrelay.deadletters import troubles_of
+from labrelay.outbox import Spooled
 from labrelay.plans import Plan
 from labrelay.results import DeliveryState, DeliveryStatus, ExportState, ExportStatus, Submission, TrailEntry
 from labrelay.settings import EffectiveOption
@@ -21,6 +22,7 @@ _COLOURS = {
     "retrying": "yellow",
     "waiting": "yellow",
     "conflict": "red",
+    "spooled": "yellow",
 }
 
 
@@ -116,6 +118,19 @@ def submissions_table(pairs: Iterable[tuple[str, Submission]]) -> Table:
     for session, submission in pairs:
         outcome, state = coloured(submission.outcome), coloured(submission.state)
         table.add_row(session, outcome, state, str(submission.revision), submission.export_id)
+    return table
+
+
+def outbox_table(entries: Sequence[Spooled]) -> Table:
+    """Return what the outbox holds, oldest first."""
+    table = Table()
+    for heading in ("no", "session", "instrument", "state", "submitted (UTC)", "kB", "reason"):
+        table.add_column(heading, overflow="fold")
+    table.add_column("export id", no_wrap=True)
+    for entry in entries:
+        at, size = f"{entry.submitted:%Y-%m-%d %H:%M:%S}", f"{entry.bytes / 1000:.1f}"
+        session, instrument, state = entry.session_identifier, entry.instrument_pid, coloured(entry.state)
+        table.add_row(str(entry.number), session, instrument, state, at, size, Text(entry.reason), entry.export_id)
     return table
 
 

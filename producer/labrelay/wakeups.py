@@ -81,6 +81,11 @@ def producer_app(settings: ProducerSettings) -> Celery:
 
     app = Celery("labrelay", set_as_current=False)
     app.conf.update(broker_settings(settings))
+    # The workers' longer timeouts would only keep a publish hanging that the submit has given up on.
+    app.conf.broker_transport_options |= {
+        "socket_timeout": settings.redis_timeout,
+        "socket_connect_timeout": settings.redis_timeout,
+    }
     return app
 
 

@@ -108,7 +108,7 @@ def test_doubled_wake_ups_deliver_once(lab):
         from labrelay.wakeups import Wake
 
         for _ in range(4):
-            client._wake_ups.publish([Wake(i, "s", "i", "all") for i in ids], again=True)
+            client._link.wake_ups.publish([Wake(i, "s", "i", "all") for i in ids], again=True)
 
         # When both work through the backlog
         lab.start_worker()

@@ -90,7 +90,7 @@ def wake_ups_doubled(w: World, size: float) -> None:
     with w.submitting(int(60 * size), 3 * size, EVERYWHERE):
         for _ in range(4):
             time.sleep(0.7 * size)
-            w.client._wake_ups.publish([Wake(i, "s", "i", "all") for i in w.ids], again=True)
+            w.client._link.wake_ups.publish([Wake(i, "s", "i", "all") for i in w.ids], again=True)
 
 
 @plan

@@ -154,8 +154,11 @@ def test_a_bad_setting_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     refused(run("list"), tmp_path, "redis_timeout", "LABRELAY_REDIS_TIMEOUT")
 
 
-def test_good_input_without_redis_is_another_exit_code(tmp_path: Path, make_session: Build) -> None:
-    # Given a good session and no Redis, when it is submitted, then it is not the input's fault
+def test_good_input_without_redis_and_outbox_is_another_exit_code(
+    tmp_path: Path, make_session: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a good session, no Redis and no outbox, when it is submitted, then it is not the input's fault
+    monkeypatch.setenv("LABRELAY_OUTBOX", "false")
     result = run("submit", write(tmp_path / "a.json", make_session().to_json()))
     assert result.exit_code == 3
     assert "start it or correct LABRELAY_REDIS_URL" in result.stderr

@@ -63,7 +63,7 @@ class Desk:
 def desk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Desk]:
     server = fakeredis.FakeRedis(decode_responses=True)
     woken: list[Wake] = []
-    monkeypatch.setattr("labrelay.client.connect", lambda _: server)
+    monkeypatch.setattr("labrelay.link.connect", lambda _: server)
     monkeypatch.setattr(WakeUps, "publish", lambda _, wakes, **__: woken.extend(wakes))
     monkeypatch.setattr(server, "close", lambda: None)
     monkeypatch.setenv("LABRELAY_REDIS_URL", "redis://127.0.0.1:1/0")

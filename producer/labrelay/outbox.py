@@ -1,0 +1,314 @@
+"""The outbox: the producer's own queue on disk for when Redis is away.
+
+An entry leaves it only after the ledger answered for it, or when a person drops it. A conflict is kept, with its
+reason, until a person decides; it holds up nothing behind it.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+from labrelay.errors import InvalidInput, NoSuchExport, OutboxFull
+from labrelay.ledger import Entry
+from labrelay.outbox_file import OutboxFile
+from labrelay.settings import ProducerSettings
+
+#: What one step of a flush takes along at most.
+_BATCH_ENTRIES, _BATCH_BYTES = 500, 8 * 2**20
+_LOCK_SECONDS = 10.0
+
+OutboxState = Literal["waiting", "conflict"]
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """One entry on its way to the ledger."""
+
+    number: int
+    entry: Entry
+    replace: bool
+    submitted: float
+
+
+class Spooled(BaseModel):
+    """One entry as people read it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    number: int
+    export_id: str
+    session_identifier: str
+    instrument_pid: str
+    strategy: str
+    destinations: tuple[str, ...]
+    replace: bool
+    state: OutboxState
+    reason: str = Field("", description="why it is a conflict")
+    submitted: AwareDatetime
+    bytes: int
+
+
+class Outbox:
+    """Keeps entries in order until they are settled. Threads and processes may share one.
+
+    Parameters
+    ----------
+    path
+        Its file; there is one only while something is in it.
+    max_entries, max_bytes
+        Bounds on what it holds.
+    """
+
+    def __init__(self, path: Path, *, max_entries: int = 10_000, max_bytes: int = 2**30) -> None:
+        self._file = OutboxFile(path, _LOCK_SECONDS)
+        self._max_entries, self._max_bytes = max_entries, max_bytes
+
+    @classmethod
+    def of(cls, settings: ProducerSettings) -> Outbox:
+        """Return the outbox of this machine's settings."""
+        return cls(
+            settings.home / "outbox" / "outbox.sqlite3",
+            max_entries=settings.outbox_max_entries,
+            max_bytes=settings.outbox_max_bytes,
+        )
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self._file.path
+
+    def put(
+        self, entries: Sequence[Entry], *, replace: bool, submitted: float, patience: float | None = None
+    ) -> None:
+        """Append entries, all or none; they are on disk when this returns.
+
+        What waits already, unchanged, is not appended again: repeating a submit does not fill the outbox.
+
+        Parameters
+        ----------
+        entries, replace
+            What was submitted, and how.
+        submitted
+            When, in epoch seconds, before the ledger was first asked.
+        patience
+            Seconds to wait while others use the outbox.
+
+        Raises
+        ------
+        OutboxFull
+            They do not fit.
+        OutboxUnavailable
+            The file cannot be written.
+        """
+
+        def work(database: sqlite3.Connection) -> None:
+            for entry in entries:
+                row = _row(entry, replace=replace, submitted=submitted)
+                if not _waits_already(database, row):
+                    database.execute(_INSERT, row)
+            self._refuse_overflow(database)
+
+        self._file.write(work, patience)
+
+    def batch(self) -> list[Waiting]:
+        """Return the next entries to send, oldest first, each export once (its revisions must not overtake)."""
+
+        def work(database: sqlite3.Connection) -> list[Waiting]:
+            taken: dict[str, Waiting] = {}
+            size = 0
+            for row in database.execute(
+                "SELECT * FROM entries WHERE state = 'waiting' ORDER BY number LIMIT ?", (_BATCH_ENTRIES,)
+            ):
+                size += row["bytes"]
+                if taken and (size > _BATCH_BYTES or row["export_id"] in taken):
+                    break
+                taken[row["export_id"]] = _waiting(row)
+            return list(taken.values())
+
+        return self._file.read(work, [])
+
+    def settle(self, done: Collection[int], conflicts: Mapping[int, str]) -> None:
+        """Remove what the ledger answered for, and keep its refusals with their reasons."""
+
+        def work(database: sqlite3.Connection) -> None:
+            database.executemany("DELETE FROM entries WHERE number = ?", [(number,) for number in done])
+            database.executemany(
+                "UPDATE entries SET state = 'conflict', reason = ? WHERE number = ?",
+                [(reason, number) for number, reason in conflicts.items()],
+            )
+
+        self._file.read(work, None)
+
+    def count(self, state: OutboxState = "waiting") -> int:
+        """Return how many entries are in a state."""
+
+        def work(database: sqlite3.Connection) -> int:
+            (found,) = database.execute("SELECT count(*) FROM entries WHERE state = ?", (state,)).fetchone()
+            return int(found)
+
+        return self._file.read(work, 0)
+
+    def entries(self, export_ids: Collection[str] | None = None) -> list[Spooled]:
+        """Return what it holds, of these exports or of all, oldest first."""
+
+        def work(database: sqlite3.Connection) -> list[Spooled]:
+            rows = database.execute(
+                "SELECT number, state, reason, submitted, bytes, export_id, session, instrument, strategy, "
+                "destinations, replace FROM entries "
+                "WHERE ?1 IS NULL OR export_id IN (SELECT value FROM json_each(?1)) ORDER BY number",
+                (None if export_ids is None else json.dumps(list(export_ids)),),
+            )
+            return [_spooled(row) for row in rows]
+
+        return self._file.read(work, [])
+
+    def replace_conflicts(self, ids: Sequence[str], *, at: float) -> int:
+        """Let conflicts go out again as new revisions: these (numbers or export ids), or all; answers how many."""
+
+        def work(database: sqlite3.Connection) -> int:
+            numbers = _numbers(database, ids, "conflict") if ids else _all_numbers(database, "conflict")
+            database.executemany(
+                "UPDATE entries SET state = 'waiting', replace = 1, reason = '', submitted = ? WHERE number = ?",
+                [(at, number) for number in numbers],
+            )
+            return len(numbers)
+
+        return self._file.read(work, 0)
+
+    def drop(self, ids: Sequence[str], *, waiting: bool = False) -> int:
+        """Remove conflicts (numbers or export ids) for good, and with `waiting` what was never sent.
+
+        Raises
+        ------
+        NoSuchExport
+            Nothing is kept under one of the ids; nothing was removed.
+        InvalidInput
+            It still waits to be sent, and `waiting` is not set; nothing was removed.
+        """
+
+        def work(database: sqlite3.Connection) -> int:
+            numbers = _numbers(database, ids, None if waiting else "conflict")
+            database.executemany("DELETE FROM entries WHERE number = ?", [(number,) for number in numbers])
+            return len(numbers)
+
+        if ids and not self.path.exists():
+            raise NoSuchExport("the outbox is empty")
+        return self._file.read(work, 0)
+
+    @contextmanager
+    def flush_turn(self, patience: float) -> Iterator[bool]:
+        """Be the only one who flushes, or yield False: two at once would let revisions overtake each other."""
+        if not self.path.exists():
+            yield True
+            return
+        with self._file.turn("flush", patience) as mine:
+            yield mine
+
+    def take_notices(self) -> tuple[str, ...]:
+        """Return, once, what a person must know about files set aside."""
+        notices, self._file.notices = tuple(self._file.notices), []
+        return notices
+
+    def files_set_aside(self) -> list[Path]:
+        """Return the damaged files that were kept, oldest first."""
+        return self._file.files_set_aside()
+
+    def _refuse_overflow(self, database: sqlite3.Connection) -> None:
+        count, size = database.execute("SELECT count(*), total(bytes) FROM entries").fetchone()
+        if count <= self._max_entries and size <= self._max_bytes:
+            return
+        raise OutboxFull(
+            f"the outbox {self.path} is full: these would make {count} entries of at most {self._max_entries}, and "
+            f"{size / 2**20:.1f} MiB of at most {self._max_bytes / 2**20:g}. Bring Redis back and run `labrelay "
+            "outbox flush`, drop conflicts (`labrelay outbox list`), or raise LABRELAY_OUTBOX_MAX_ENTRIES or "
+            "LABRELAY_OUTBOX_MAX_BYTES; then submit again"
+        )
+
+
+_INSERT = """
+INSERT INTO entries (state, bytes, export_id, digest, session, instrument, strategy, destinations, replace,
+    submitted, context)
+VALUES ('waiting', :bytes, :export_id, :digest, :session, :instrument, :strategy, :destinations, :replace,
+    :submitted, :context)
+"""
+
+
+def _row(entry: Entry, *, replace: bool, submitted: float) -> dict[str, str | int | float]:
+    texts = {
+        "export_id": entry.export_id,
+        "digest": entry.digest,
+        "session": entry.session,
+        "instrument": entry.instrument,
+        "strategy": entry.strategy,
+        "destinations": json.dumps(entry.destinations),
+        "context": entry.context,
+    }
+    size = sum(len(text.encode()) for text in texts.values())
+    return {**texts, "bytes": size, "replace": int(replace), "submitted": submitted}
+
+
+def _waits_already(database: sqlite3.Connection, row: Mapping[str, str | int | float]) -> bool:
+    latest = database.execute(
+        "SELECT digest, strategy, destinations, replace FROM entries "
+        "WHERE export_id = ? AND state = 'waiting' ORDER BY number DESC LIMIT 1",
+        (row["export_id"],),
+    ).fetchone()
+    return latest is not None and all(latest[name] == row[name] for name in latest.keys())  # noqa: SIM118  not a dict
+
+
+def _waiting(row: sqlite3.Row) -> Waiting:
+    entry = Entry(
+        export_id=row["export_id"],
+        digest=row["digest"],
+        context=row["context"],
+        session=row["session"],
+        instrument=row["instrument"],
+        strategy=row["strategy"],
+        destinations=tuple(json.loads(row["destinations"])),
+    )
+    return Waiting(row["number"], entry, bool(row["replace"]), row["submitted"])
+
+
+def _spooled(row: sqlite3.Row) -> Spooled:
+    return Spooled(
+        number=row["number"],
+        export_id=row["export_id"],
+        session_identifier=row["session"],
+        instrument_pid=row["instrument"],
+        strategy=row["strategy"],
+        destinations=tuple(json.loads(row["destinations"])),
+        replace=bool(row["replace"]),
+        state=row["state"],
+        reason=row["reason"],
+        submitted=datetime.fromtimestamp(row["submitted"], UTC),
+        bytes=row["bytes"],
+    )
+
+
+def _all_numbers(database: sqlite3.Connection, state: OutboxState) -> list[int]:
+    return [number for (number,) in database.execute("SELECT number FROM entries WHERE state = ?", (state,))]
+
+
+def _numbers(database: sqlite3.Connection, ids: Sequence[str], state: OutboxState | None) -> list[int]:
+    """Return the entries named, which must all be in the state asked for."""
+    numbers: list[int] = []
+    for named in ids:
+        found = database.execute(
+            "SELECT number, state FROM entries WHERE export_id = ?1 OR CAST(number AS TEXT) = ?1", (named,)
+        ).fetchall()
+        if not found:
+            raise NoSuchExport(f"the outbox holds no {named}; `labrelay outbox list` shows what it holds")
+        fitting = [number for number, of_one in found if state in (None, of_one)]
+        if not fitting:
+            raise InvalidInput(named, "still waits to be sent", "Flush it, or give it up with --waiting")
+        numbers += fitting
+    return numbers
