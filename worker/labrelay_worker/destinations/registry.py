@@ -25,7 +25,7 @@ from labrelay.results import DestinationInfo, ExportResult
 from labrelay_worker.backends.base import StreamingBackend
 from labrelay_worker.backends.registry import backend_registry
 from labrelay_worker.destinations.backend import BackendDestination, BackendOptions
-from labrelay_worker.destinations.base import Destination, ExportDestination, Options
+from labrelay_worker.destinations.base import Destination, ExportDestination, Limits, Options
 from labrelay_worker.discovery import UnavailablePlugin, discover, left_out
 from labrelay_worker.hosting import HostedDestination, UnservedDestination
 from labrelay_worker.inline import export_inline
@@ -35,7 +35,7 @@ _logger = logging.getLogger(__name__)
 
 BUILTIN_MODULES = ("labrelay_worker.destinations.backend", "labrelay_worker.destinations.webhook")
 _MEMBERS = ("name", "priority", "enabled", "validate_config", "export")
-_COMMON_OPTIONS = ("type", "enabled", "priority", "waits_for")
+_COMMON_OPTIONS = ("type", "enabled", "priority", "waits_for", "per_second", "concurrent", "limit_account")
 
 
 class ExporterRegistry:
@@ -183,10 +183,11 @@ class ExporterRegistry:
                 if option in table:
                     value = table[option]
                     setattr(destination, option, tuple(value) if option == "waits_for" else int(value))
+            limits = _limits(destination, table)
         except Exception as error:  # noqa: BLE001  a plugin's constructor may raise anything
             self._refuse(name, f"[destinations.{name}]", error, "Correct labrelay.toml or the environment")
             return
-        self._host(name, kind, destination)
+        self._host(name, kind, destination, limits)
 
     def _make_unconfigured(self, name: str, source: str, cls: type[Any]) -> None:
         try:
@@ -208,7 +209,7 @@ class ExporterRegistry:
             self._implicit.add(kind)
             self._host(kind, kind, BackendDestination(kind, BackendOptions(backend=backend)))
 
-    def _host(self, name: str, kind: str, destination: Any) -> None:
+    def _host(self, name: str, kind: str, destination: Any, limits: Limits | None = None) -> None:
         info = DestinationInfo(name=name, type=kind, waits_for=getattr(destination, "waits_for", None))
         self._hosts[name] = HostedDestination(
             destination,
@@ -217,6 +218,7 @@ class ExporterRegistry:
             redact=Redactor(_secrets(getattr(destination, "options", None))),
             call_timeout=self._settings.call_timeout,
             threads=self._settings.threads_per_destination,
+            limits=limits or _limits(destination, {}),
         )
 
     def _info(self, host: HostedDestination) -> DestinationInfo:
@@ -270,6 +272,17 @@ def _construct(cls: type[Any], name: str, options: dict[str, Any]) -> Any:
     if destination.name != name:
         destination.name = name
     return destination
+
+
+def _limits(destination: Any, table: dict[str, Any]) -> Limits:
+    """Return the limits of the class with the options of the table put over them."""
+    declared = getattr(destination, "limits", None) or Limits()
+    per_second, concurrent = table.get("per_second"), table.get("concurrent")
+    return Limits(
+        account=str(table.get("limit_account") or declared.account),
+        per_second=declared.per_second if per_second is None else float(per_second),
+        concurrent=declared.concurrent if concurrent is None else int(concurrent),
+    )
 
 
 def _validation_text(error: ValidationError) -> str:
