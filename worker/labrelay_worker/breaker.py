@@ -69,7 +69,12 @@ class Breaker(BaseModel):
 
     def describe(self) -> str:
         """Return in words why deliveries wait."""
-        return f"{self.kind} since {datetime.fromtimestamp(self.since, UTC):%Y-%m-%d %H:%M:%S} UTC: {self.reason}"
+        return f"{self.kind} since {clock(self.since)}: {self.reason}"
+
+
+def clock(at: float) -> str:
+    """Return a time as people read it."""
+    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 @dataclass(frozen=True)

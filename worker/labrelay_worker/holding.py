@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from labrelay.names import Keys
 from labrelay_worker.batching import ScriptGroups
-from labrelay_worker.breaker import Breaker, BreakerPolicy, BreakerState, Event, after
+from labrelay_worker.breaker import Breaker, BreakerPolicy, BreakerState, Event, after, clock
 from labrelay_worker.planning import Hold
 
 _logger = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ class Pause(BaseModel):
 
     def describe(self) -> str:
         """Return in words who paused it and why."""
-        return f"paused by {self.by}" + (f": {self.reason}" if self.reason else "")
+        return f"paused since {clock(self.at)} by {self.by}" + (f": {self.reason}" if self.reason else "")
 
 
 @dataclass(frozen=True)
