@@ -126,6 +126,25 @@ def test_a_destination_where_nobody_listens_is_probed_and_not_called(lab):
     assert breaker(lab).get("state", "closed") == "closed"
 
 
+def test_a_destination_that_takes_connections_and_never_answers_fills_its_own_places_only(lab):
+    # Given a portal that hangs, and a process that works on twenty exports at once
+    hanging = socket.create_server(("127.0.0.1", 0), backlog=1000)
+    port = hanging.getsockname()[1]
+    lab.recorder("archive", priority=10)
+    portal(lab, f"http://127.0.0.1:{port}", timeout=600)
+    lab.start_worker(LABRELAY_IN_FLIGHT="20")
+
+    # When many more sessions come, then all of them reach the archive while the first calls still hang
+    ids = submit(lab, 100)
+    lab.wait_until(lambda: len(lab.events(event="accepted", name="archive")) == 100, what="the archive has all")
+    assert sends(lab, ids) <= 10
+
+    # And the others wait in the ledger without an attempt
+    with lab.client() as client:
+        assert client.ledger.counts()[ExportState.RUNNING] <= 20
+    hanging.close()
+
+
 def test_a_worker_that_dies_while_a_destination_is_down_leaves_the_probing_to_the_next(lab):
     # Given a portal that is down, and one worker that knows it
     with socket.socket() as free:

@@ -11,7 +11,7 @@ from labrelay_worker.gates import Gate
 
 
 def gate(places: int = 10, risk: int | None = None, patience: float = 5.0) -> Gate:
-    return Gate(places, lambda: risk, patience=patience, again=lambda: 7.0)
+    return Gate(places, lambda: risk, patience=patience)
 
 
 async def enter(door: Gate, entered: list[int], leave: asyncio.Event, number: int) -> None:
@@ -45,7 +45,7 @@ def test_an_unproven_destination_meets_no_more_calls_than_may_fail():
     async def scenario() -> None:
         # Given a risk of three that falls with each failure
         risk = [3]
-        door = Gate(100, lambda: risk[0], patience=5.0, again=lambda: 1.0)
+        door = Gate(100, lambda: risk[0], patience=5.0)
         calls = []
 
         async def failing(number: int) -> None:
@@ -79,21 +79,45 @@ def test_a_call_that_lasts_is_no_risk_any_more():
     asyncio.run(scenario())
 
 
-def test_who_waits_too_long_is_sent_away_with_a_time_to_come_again():
+def test_who_waits_too_long_is_sent_away_and_all_who_are_come_back_one_after_the_other():
     async def scenario() -> None:
+        # Given a place that is taken, and three who wait for it in vain
         door, leave = gate(places=1, patience=0.01), asyncio.Event()
         task = asyncio.create_task(enter(door, [], leave, 0))
         await settle()
-        with pytest.raises(RateLimited) as refused:
-            async with door.place():
-                pytest.fail("there is no place")
-        assert refused.value.retry_after == 7.0
+        refused = await asyncio.gather(*(enter(door, [], leave, n) for n in range(3)), return_exceptions=True)
+
+        # Then they are told different times
+        assert all(isinstance(error, RateLimited) for error in refused)
+        first, second, third = sorted(error.retry_after for error in refused)
+        assert 0.9 < first < second < third < 1.1
 
         # And nobody's place is lost by it
         leave.set()
         await task
         async with door.place():
             pass
+
+    asyncio.run(scenario())
+
+
+def test_nobody_waits_for_a_destination_that_hangs():
+    async def scenario() -> None:
+        # Given calls that hang and one who waits, with all the patience in the world
+        door, leave = gate(places=1, patience=1000.0), asyncio.Event()
+        task = asyncio.create_task(enter(door, [], leave, 0))
+        await settle()
+
+        # When nothing moves, then he is sent away soon, and the next one at once
+        async with asyncio.timeout(5):
+            with pytest.raises(RateLimited):
+                await enter(door, [], leave, 1)
+        began = asyncio.get_running_loop().time()
+        with pytest.raises(RateLimited):
+            await enter(door, [], leave, 2)
+        assert asyncio.get_running_loop().time() - began < 0.1
+        leave.set()
+        await task
 
     asyncio.run(scenario())
 

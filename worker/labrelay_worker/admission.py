@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import asynccontextmanager
 from typing import TypeVar
@@ -56,7 +55,7 @@ class AdmittedHost:
         self._host, self._board, self._limiter = host, board, limiter
         self._name, self._limits = host.info.name, host.limits
         self._answers = False
-        self._gate = Gate(places, self._risk, patience=PATIENCE, again=lambda: 1.0 + 2.0 * random.random())  # noqa: S311
+        self._gate = Gate(min(places, host.places or places), self._risk, patience=PATIENCE)
 
     @property
     def info(self) -> DestinationInfo:

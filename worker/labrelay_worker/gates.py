@@ -10,14 +10,19 @@ from contextlib import asynccontextmanager
 from labrelay.errors import RateLimited
 
 #: A call that has lasted so long (seconds) was at least not refused: it no longer counts as a risk.
-_RISKY = 1.0
+_RISKY = 0.5
+#: When no call has ended for so long (seconds), waiting would only keep the process from other destinations.
+_STUCK = 1.0
+#: Those sent away come back so many seconds apart, so that a long queue costs the process a trickle.
+_APART = 0.02
+_SOONEST = 1.0
 
 
 class Gate:
     """A bulkhead: a destination that hangs fills its own places, never the whole process.
 
-    A destination that has not answered yet is met carefully: only as many calls as may fail begin within a second,
-    so one that is down meets a handful of calls instead of everything that waits.
+    A destination that has not answered yet is met carefully: only as many calls as may fail begin within half a
+    second, so one that is down meets a handful of calls instead of everything that waits.
 
     Parameters
     ----------
@@ -26,16 +31,13 @@ class Gate:
     risk
         How many calls of unknown end may be young at once; None: the destination answers, so any number.
     patience
-        Seconds somebody waits for a place.
-    again
-        Returns the seconds after which one who was refused may come again.
+        Seconds somebody waits for a place while others come free.
     """
 
-    def __init__(
-        self, places: int, risk: Callable[[], int | None], *, patience: float, again: Callable[[], float]
-    ) -> None:
-        self._places, self._risk, self._patience, self._again = places, risk, patience, again
+    def __init__(self, places: int, risk: Callable[[], int | None], *, patience: float) -> None:
+        self._places, self._risk, self._patience = places, risk, patience
         self._running: dict[object, float] = {}
+        self._moved = self._next_turn = 0.0
         self._waiting: deque[asyncio.Future[None]] = deque()
 
     @asynccontextmanager
@@ -53,6 +55,7 @@ class Gate:
             yield
         finally:
             del self._running[me]
+            self._moved = asyncio.get_running_loop().time()
             self.let_in()
 
     def let_in(self) -> None:
@@ -65,20 +68,27 @@ class Gate:
                 entering.set_result(None)
 
     async def _enter(self, me: object) -> None:
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        turn: asyncio.Future[None] = loop.create_future()
         self._waiting.append(turn)
         self.let_in()
+        give_up_at = loop.time() + self._patience
         try:
-            async with asyncio.timeout(self._patience):
-                await turn
-        except BaseException as error:
+            while not turn.done():
+                now = loop.time()
+                if now >= give_up_at or now - self._moved >= _STUCK:
+                    raise RateLimited("its places in this process are all taken", retry_after=self._come_again(now))
+                await asyncio.wait({turn}, timeout=min(give_up_at - now, _STUCK))
+        except BaseException:
             turn.cancel()
             if self._running.pop(turn, None) is not None:
                 self.let_in()
-            if isinstance(error, TimeoutError):
-                raise RateLimited("its places in this process are all taken", retry_after=self._again()) from None
             raise
         self._running[me] = self._running.pop(turn)
+
+    def _come_again(self, now: float) -> float:
+        self._next_turn = max(now + _SOONEST, self._next_turn + _APART)
+        return self._next_turn - now
 
     def _is_free(self) -> bool:
         risk = self._risk()
@@ -91,6 +101,8 @@ class Gate:
 
     def _take(self, who: object) -> None:
         loop = asyncio.get_running_loop()
+        if not self._running:
+            self._moved = loop.time()
         self._running[who] = loop.time()
         if self._risk() is not None:
             loop.call_later(_RISKY, self.let_in)

@@ -73,8 +73,10 @@ class HostedDestination:
         self._data_roots, self.redact = data_roots, redact
         self.limits = limits or Limits()
         self._timeout: float = getattr(destination, "timeout", None) or call_timeout
-        self._places = asyncio.Semaphore(threads)
+        self._threads = asyncio.Semaphore(threads)
         self._blocking = not inspect.iscoroutinefunction(destination.export)
+        #: Calls at once that it can make; None: as many as come.
+        self.places = threads if self._blocking else None
         self._in_slot: set[asyncio.Task[Any] | None] = set()
         self._abandoned: set[asyncio.Task[Any] | None] = set()
         self._idempotent = bool(getattr(destination, "idempotent", False))
@@ -99,7 +101,7 @@ class HostedDestination:
             return
         try:
             async with asyncio.timeout(min(self._timeout, _THREAD_PATIENCE)):
-                await self._places.acquire()
+                await self._threads.acquire()
         except TimeoutError:
             text = "every thread of this destination is busy or hung"
             raise RateLimited(text, retry_after=_THREAD_PATIENCE * (0.5 + random.random())) from None  # noqa: S311
@@ -112,7 +114,7 @@ class HostedDestination:
             if task in self._abandoned:
                 self._abandoned.discard(task)
             else:
-                self._places.release()
+                self._threads.release()
 
     async def export(self, context: ExportContext, *, attempt: int) -> Receipt:
         """Send the record, or update the previous revision in place where the destination can.
@@ -190,7 +192,7 @@ class HostedDestination:
             if not future.done():
                 setter(value)
             elif holds_a_place:
-                self._places.release()  # nobody waited any more; see `slot`
+                self._threads.release()  # nobody waited any more; see `slot`
 
         def run() -> None:
             try:
