@@ -20,9 +20,9 @@ from labrelay_worker.limiting import SCRIPTS, AccountLimiter, account_key
 KEYS = Keys("labrelay:")
 
 
-def with_limiters(scenario: Callable[..., Awaitable[None]]) -> None:
+def with_limiters(scenario: Callable[..., Awaitable[None]], server: fakeredis.FakeServer | None = None) -> None:
     async def run() -> None:
-        redis = fakeredis.FakeAsyncRedis(decode_responses=True)
+        redis = fakeredis.FakeAsyncRedis(server=server or fakeredis.FakeServer(), decode_responses=True)
 
         def limiter() -> AccountLimiter:
             sources = {name: script_source("labrelay_worker", name) for name in SCRIPTS}
@@ -116,6 +116,18 @@ def test_destinations_of_one_account_share_its_limits_and_its_name_is_in_no_key(
         assert not [key for key in await redis.keys() if "0123456789" in key or "notebook" in key]
 
     with_limiters(scenario)
+
+
+def test_without_redis_a_limited_delivery_waits_and_nothing_is_tried():
+    server = fakeredis.FakeServer()
+
+    async def scenario(redis: fakeredis.FakeAsyncRedis, one: AccountLimiter, two: AccountLimiter) -> None:
+        server.connected = False
+        with pytest.raises(RateLimited, match="Redis does not answer"):
+            async with one.call("portal", Limits(per_second=5)):
+                pytest.fail("nobody knows whether it may be called")
+
+    with_limiters(scenario, server)
 
 
 def test_a_destination_without_limits_asks_nobody():

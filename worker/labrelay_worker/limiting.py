@@ -18,7 +18,7 @@ from contextlib import asynccontextmanager
 
 from labrelay.errors import RateLimited
 from labrelay.names import Keys
-from labrelay_worker.batching import ScriptGroups
+from labrelay_worker.batching import AWAY, ScriptGroups, is_full
 from labrelay_worker.destinations.base import Limits
 
 _logger = logging.getLogger(__name__)
@@ -99,10 +99,17 @@ class AccountLimiter:
         per_place = 1000 * self._duration[account] / limits.concurrent if limits.concurrent else 0.0
         while True:
             patience = max(0.0, give_up_at - time.monotonic())
-            answer, milliseconds = await self._scripts.run(
-                "reserve", self._keys.prefix, account, f"{interval:.3f}", f"{patience * 1000:.3f}",
-                limits.concurrent or 0, holder, self._lease_ms, f"{max(interval, per_place, 1.0):.3f}",
-            )  # fmt: skip
+            try:
+                answer, milliseconds = await self._scripts.run(
+                    "reserve", self._keys.prefix, account, f"{interval:.3f}", f"{patience * 1000:.3f}",
+                    limits.concurrent or 0, holder, self._lease_ms, f"{max(interval, per_place, 1.0):.3f}",
+                )  # fmt: skip
+            except Exception as error:
+                if not (isinstance(error, AWAY) or is_full(error)):
+                    raise
+                # Nothing was tried, and without Redis nobody knows what the others use of the account.
+                text = f"the limit of its account is not known: Redis does not answer ({type(error).__name__})"
+                raise RateLimited(text, retry_after=PATIENCE) from None
             wait = float(milliseconds) / 1000
             if answer == "go":
                 await asyncio.sleep(wait)
