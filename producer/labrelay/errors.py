@@ -137,6 +137,12 @@ class Unavailable(Transient):
     kind = "unavailable"
 
 
+class Held(DeliveryError):
+    """The destination takes nothing now; nothing was tried, and the delivery is as it was."""
+
+    kind = "held"
+
+
 class Misconfigured(DeliveryError):
     """The destination refuses because of its settings; a person must correct them."""
 

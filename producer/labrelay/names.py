@@ -61,6 +61,28 @@ class Keys:
         return f"{self.prefix}due"
 
     @property
+    def breakers(self) -> str:
+        """Hash: destination to how its breaker stands, as JSON."""
+        return f"{self.prefix}breakers"
+
+    @property
+    def pauses(self) -> str:
+        """Hash: destination to who paused it, when and why, as JSON."""
+        return f"{self.prefix}pauses"
+
+    def held(self, destination: str) -> str:
+        """Sorted set: exports that wait for a destination which takes nothing, by the time in milliseconds."""
+        return f"{self.prefix}held:{destination}"
+
+    def pace(self, account: str) -> str:
+        """Hash with expiry: when the next call of an account may begin, and the last time handed out to wait for."""
+        return f"{self.prefix}pace:{account}"
+
+    def places(self, account: str) -> str:
+        """Sorted set with expiry: running calls of an account, by the end of their lease in milliseconds."""
+        return f"{self.prefix}places:{account}"
+
+    @property
     def sessions(self) -> str:
         """Hash: session identifier to the export ids made from it, separated by blanks."""
         return f"{self.prefix}sessions"

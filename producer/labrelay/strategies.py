@@ -69,17 +69,17 @@ def next_destinations(
     states
         How each stands.
     ready
-        Those that neither a back-off nor another destination holds.
+        Those that nothing holds: no back-off, no other destination, no breaker.
     """
-    open_ = [name for name in ordered if states[name] in _OPEN]
+    can_start = [name for name in ordered if states[name] in _OPEN and name in ready]
     if strategy is not Strategy.FIRST_SUCCESS:
-        return [name for name in open_ if name in ready]
+        return can_start
     taken = (DeliveryState.DELIVERED, DeliveryState.SENDING)
     if any(states[name] in taken for name in ordered):
         return []
     # An untried destination comes before the retry of one that failed: moving on at once is the point.
-    untried = [name for name in open_ if states[name] is DeliveryState.PENDING]
-    return [name for name in untried or open_ if name in ready][:1]
+    untried = [name for name in can_start if states[name] is DeliveryState.PENDING]
+    return (untried or can_start)[:1]
 
 
 def not_needed(strategy: Strategy, states: States) -> list[str]:

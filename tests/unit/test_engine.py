@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -67,8 +67,10 @@ class Job(InlineJob):
         await super().write_skips(names, reason)
         self.log += [f"skipped {name}" for name in names]
 
-    async def settle(self, state: ExportState, summary: str, *, not_before: float = 0.0) -> None:
-        await super().settle(state, summary, not_before=not_before)
+    async def settle(
+        self, state: ExportState, summary: str, *, not_before: float = 0.0, held_by: Sequence[str] = ()
+    ) -> None:
+        await super().settle(state, summary, not_before=not_before, held_by=held_by)
         self.not_before, self.summary = not_before, summary
         self.log.append(f"settle {state}")
 
@@ -93,6 +95,9 @@ class Host:
         self.attempts: list[int] = []
         self.log: list[str] = []
         self._errors, self._found, self._before, self._no_slot = list(errors), found, before, no_slot
+
+    def held(self) -> None:
+        return None
 
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[None]:

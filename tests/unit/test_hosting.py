@@ -337,7 +337,7 @@ def test_a_hanging_call_keeps_its_place_until_it_returns(context: ExportContext,
         with pytest.raises(OutcomeUnknown):
             await deliver()
         # When another export comes, then it is told to wait, and no second thread is spent
-        with pytest.raises(Unavailable, match="busy or hung"):
+        with pytest.raises(RateLimited, match="busy or hung"):
             await deliver()
         # And when the hung call returns at last, then the place is free again
         release.set()

@@ -131,6 +131,9 @@ class Host:
         self.asked: list[int] = []
         self.sent: list[ExportContext] = []
 
+    def held(self) -> None:
+        return None
+
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[None]:
         yield

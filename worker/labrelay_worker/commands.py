@@ -1,4 +1,4 @@
-"""The worker side's commands of `labrelay`: worker, up, down, demo, samples, flower, destinations, backends."""
+"""The worker side's commands of `labrelay`: worker, up, down, demo, samples, flower, backends."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.table import Table
-from rich.text import Text
 
-from labrelay.cli import as_json, console, print_json
+from labrelay.cli import as_json, print_json
 from labrelay.settings import ProducerSettings
+from labrelay_worker.destination_commands import destinations, pause, print_unavailable, resume
 
 #: A thread only waits for the event loop, so that many wake-ups are worked on at once.
 THREADS = 16
@@ -134,38 +133,6 @@ def flower(address: str, port: int, open_access: bool) -> None:
     os.execve(command[0], command, {**os.environ, **launch.environment})  # noqa: S606  fixed argument list
 
 
-@click.command("destinations")
-@click.option("--check", is_flag=True, help="Ask each destination whether it could deliver now.")
-@as_json
-def destinations(check: bool, as_json: bool) -> None:
-    """List this machine's destinations, and those that are unavailable with the reason."""
-    import asyncio  # noqa: PLC0415
-
-    from labrelay_worker.destinations.registry import ExporterRegistry  # noqa: PLC0415
-    from labrelay_worker.settings import load_worker_settings  # noqa: PLC0415
-
-    registry = ExporterRegistry(load_worker_settings())
-    checks: dict[str, str] = {}
-    if check:
-        checks = asyncio.run(registry.check())
-    if as_json:
-        print_json(
-            {
-                "destinations": [i.model_dump() | {"check": checks.get(i.name)} for i in registry.infos()],
-                "unavailable": [vars(plugin) for plugin in registry.unavailable],
-            }
-        )
-        return
-    table = Table()
-    for heading in ("destination", "type", "priority", "enabled", "remarks"):
-        table.add_column(heading, overflow="fold")
-    for info in registry.infos():
-        remarks = "; ".join(filter(None, [info.reason, checks.get(info.name)]))
-        table.add_row(info.name, info.type, str(info.priority), "yes" if info.enabled else "no", Text(remarks))
-    console().print(table)
-    _print_unavailable(registry.unavailable)
-
-
 @click.command("backends")
 @as_json
 def backends(as_json: bool) -> None:
@@ -181,20 +148,10 @@ def backends(as_json: bool) -> None:
         return
     for name in names:
         click.echo(name)
-    _print_unavailable(registry.backends.unavailable)
-
-
-def _print_unavailable(plugins: list[Any]) -> None:
-    if not plugins:
-        return
-    table = Table(title="unavailable", title_justify="left")
-    for heading in ("name", "source", "reason", "what to do"):
-        table.add_column(heading, overflow="fold")
-    for plugin in plugins:
-        table.add_row(plugin.name, Text(plugin.source), Text(plugin.reason), Text(plugin.cure))
-    console().print(table)
+    print_unavailable(registry.backends.unavailable)
 
 
 COMMANDS: dict[str, click.Command] = {
-    str(command.name): command for command in (worker, up, down, demo, samples, flower, destinations, backends)
+    str(command.name): command
+    for command in (worker, up, down, demo, samples, flower, backends, destinations, pause, resume)
 }

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
 from labrelay.context import ExportContext
-from labrelay.errors import DeliveryError, OutcomeUnknown
+from labrelay.errors import DeliveryError, Held, OutcomeUnknown
 from labrelay.results import Delivery, DeliveryState, DestinationInfo, ExportState, Receipt
 from labrelay.strategies import Strategy, Verdict, not_needed, verdict
-from labrelay_worker.planning import NextSteps, next_steps
+from labrelay_worker.planning import Hold, NextSteps, next_steps
 from labrelay_worker.retrying import RetryPolicy, after_failure
 
 
@@ -55,18 +55,31 @@ class Job(Protocol):
     async def write_skips(self, names: list[str], reason: str) -> None:
         """Record destinations that are not needed."""
 
-    async def settle(self, state: ExportState, summary: str, *, not_before: float = 0.0) -> None:
-        """Give the export back with its state."""
+    async def settle(
+        self, state: ExportState, summary: str, *, not_before: float = 0.0, held_by: Sequence[str] = ()
+    ) -> None:
+        """Give the export back with its state; it is woken earlier when a destination in `held_by` takes again."""
 
 
 class Host(Protocol):
     """One destination as the engine sees it: everything it raises is a `DeliveryError`."""
 
-    info: DestinationInfo
-    can_ask: bool
+    @property
+    def info(self) -> DestinationInfo:
+        """Name, priority and waits as planned."""
+
+    @property
+    def can_ask(self) -> bool:
+        """Whether it can be asked, or sent to again, after an unknown outcome."""
+
+    def held(self) -> Hold | None:
+        """Return why the destination as a whole takes nothing now, None if it does; asked often, so it is cheap."""
 
     def slot(self) -> AbstractAsyncContextManager[None]:
-        """Hold a place at the destination; waiting for one happens before the intent, so it is never doubtful."""
+        """Hold a place at the destination; waiting for one happens before the intent, so it is never doubtful.
+
+        Raises `Held` if the destination takes nothing by now.
+        """
 
     async def export(self, context: ExportContext, *, attempt: int) -> Receipt:
         """Send the record and return its receipt."""
@@ -99,6 +112,7 @@ async def run_export(job: Job, hosts: Mapping[str, Host], policy: Policy, stoppi
             steps = next_steps(
                 job.strategy, ordered, job.deliveries,
                 now=job.now(), created=job.created, link_wait=policy.link_wait,
+                closed={name: hold for name, host in hosts.items() if (hold := host.held()) is not None},
             )  # fmt: skip
             if not (stopping() or job.cancel_requested):
                 for name in steps.start:
@@ -133,6 +147,8 @@ async def _deliver(job: Job, host: Host, policy: Policy) -> None:
                 await job.write_intent(name)
                 job.require_lease()
                 receipt = await host.export(context, attempt=before.attempts + 1)
+    except Held:
+        job.deliveries[name] = before  # nothing was tried: `next_steps` says what holds it
     except DeliveryError as error:
         doubtful = in_doubt or isinstance(error, OutcomeUnknown)
         after = after_failure(
@@ -180,8 +196,7 @@ async def _settle(job: Job, steps: NextSteps, policy: Policy) -> Verdict:
     else:
         held = "; ".join(f"{name}: {hold.reason}" for name, hold in steps.held.items())
         # Nothing held means that no destination is chosen: only other settings can change that.
-        look_again_at = steps.look_again_at or job.now() + policy.retry.misconfigured_delay
-        await job.settle(
-            ExportState.WAITING, f"{result}; {held or 'no destination is enabled for it'}", not_before=look_again_at
-        )
+        due = steps.look_again_at or job.now() + policy.retry.misconfigured_delay
+        summary = f"{result}; {held or 'no destination is enabled for it'}"
+        await job.settle(ExportState.WAITING, summary, not_before=due, held_by=steps.held_by)
     return result

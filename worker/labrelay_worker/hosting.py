@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import random
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -16,11 +17,23 @@ from pathlib import Path
 from typing import Any
 
 from labrelay.context import ExportContext
-from labrelay.errors import DeliveryError, Misconfigured, OutcomeUnknown, Rejected, Transient, Unavailable
+from labrelay.errors import (
+    DeliveryError,
+    Misconfigured,
+    OutcomeUnknown,
+    RateLimited,
+    Rejected,
+    Transient,
+    Unavailable,
+)
 from labrelay.redaction import Redactor
 from labrelay.results import DestinationInfo, Receipt, utc_now
+from labrelay_worker.destinations.base import Limits
 from labrelay_worker.guarding import require_unchanged
+from labrelay_worker.planning import Hold
 
+#: Seconds a delivery waits for a thread in the process.
+_THREAD_PATIENCE = 2.0
 _NEVER_SENT = (ConnectionRefusedError, socket.gaierror)
 
 
@@ -41,6 +54,8 @@ class HostedDestination:
         Seconds for one call unless the destination says otherwise.
     threads
         Blocking calls at once; a hung call keeps its place until it returns.
+    limits
+        How fast all workers together may call it.
     """
 
     def __init__(
@@ -52,16 +67,25 @@ class HostedDestination:
         redact: Redactor,
         call_timeout: float,
         threads: int,
+        limits: Limits | None = None,
     ) -> None:
         self.destination, self.info = destination, info
         self._data_roots, self.redact = data_roots, redact
+        self.limits = limits or Limits()
         self._timeout: float = getattr(destination, "timeout", None) or call_timeout
-        self._places = asyncio.Semaphore(threads)
+        self._threads = asyncio.Semaphore(threads)
         self._blocking = not inspect.iscoroutinefunction(destination.export)
+        #: Calls at once that it can make; None: as many as come.
+        self.places = threads if self._blocking else None
+        self._in_slot: set[asyncio.Task[Any] | None] = set()
         self._abandoned: set[asyncio.Task[Any] | None] = set()
         self._idempotent = bool(getattr(destination, "idempotent", False))
-        self._can_find = callable(getattr(destination, "find", None))
-        self.can_ask = self._idempotent or self._can_find
+        self.can_find = callable(getattr(destination, "find", None))
+        self.can_ask = self._idempotent or self.can_find
+
+    def held(self) -> Hold | None:
+        """Return None: what holds a destination is known to `labrelay_worker.admission`."""
+        return None
 
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[None]:
@@ -69,25 +93,28 @@ class HostedDestination:
 
         Raises
         ------
-        Unavailable
-            No thread came free within the time of one call.
+        RateLimited
+            No thread came free for a while: the delivery waits in the ledger, where it holds up nothing else.
         """
         if not self._blocking:
             yield
             return
         try:
-            async with asyncio.timeout(self._timeout):
-                await self._places.acquire()
+            async with asyncio.timeout(min(self._timeout, _THREAD_PATIENCE)):
+                await self._threads.acquire()
         except TimeoutError:
-            raise Unavailable("every thread of this destination is busy or hung") from None
+            text = "every thread of this destination is busy or hung"
+            raise RateLimited(text, retry_after=_THREAD_PATIENCE * (0.5 + random.random())) from None  # noqa: S311
+        task = asyncio.current_task()
+        self._in_slot.add(task)
         try:
             yield
         finally:
-            task = asyncio.current_task()
+            self._in_slot.discard(task)
             if task in self._abandoned:
                 self._abandoned.discard(task)
             else:
-                self._places.release()
+                self._threads.release()
 
     async def export(self, context: ExportContext, *, attempt: int) -> Receipt:
         """Send the record, or update the previous revision in place where the destination can.
@@ -113,7 +140,7 @@ class HostedDestination:
         OutcomeUnknown
             The destination cannot be asked and would make a second object.
         """
-        if self._can_find:
+        if self.can_find:
             found = await self._call(self.destination.find, context, sends=False)
             return None if found is None else self._receipt(found, context, attempt=attempt, adopted=True)
         if self._idempotent:
@@ -165,12 +192,13 @@ class HostedDestination:
         # Not an executor: its threads are joined at exit, so one hung plugin would hold up every shutdown.
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         future: asyncio.Future[Any] = loop.create_future()
+        holds_a_place = task in self._in_slot
 
         def returned(setter: Callable[[Any], None], value: Any) -> None:
-            if future.done():
-                self._places.release()  # nobody waited any more; see `slot`
-            else:
+            if not future.done():
                 setter(value)
+            elif holds_a_place:
+                self._threads.release()  # nobody waited any more; see `slot`
 
         def run() -> None:
             try:
@@ -184,7 +212,8 @@ class HostedDestination:
         try:
             return await future
         except asyncio.CancelledError:
-            if future.cancelled():  # else it returned in this very moment, and `returned` saw somebody waiting
+            # Had it returned in this very moment, `returned` would have seen somebody waiting.
+            if holds_a_place and future.cancelled():
                 self._abandoned.add(task)
             raise
 
@@ -236,6 +265,10 @@ class UnservedDestination:
 
     def __init__(self, info: DestinationInfo) -> None:
         self.info = info
+
+    def held(self) -> Hold | None:
+        """Return None: asking tells the reason."""
+        return None
 
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[None]:

@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import email.utils
 import json
+import socket
 import ssl
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 from pydantic import BaseModel, ConfigDict, Field
@@ -124,6 +126,17 @@ class HttpClient:
         session, self._session = self._session, None
         if session is not None:
             await session.close()
+
+
+def listens(url: str, *, timeout: float) -> tuple[bool, str | None]:
+    """Return whether a connection to the URL's server can be made, and what is wrong if not. Blocking."""
+    parts = urlsplit(url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        socket.create_connection((parts.hostname or "", port), timeout=timeout).close()
+    except OSError as error:
+        return False, f"no connection to {_host(url)} ({type(error).__name__})"
+    return True, None
 
 
 def error_of(answer: Answer) -> DeliveryError | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from labrelay.context import ExportContext
 from labrelay.results import Delivery, DeliveryState, ExportResult, ExportState, Receipt
@@ -62,7 +62,9 @@ class InlineJob:
         """Note what is not needed."""
         self.deliveries.update({name: Delivery(state=DeliveryState.SKIPPED, reason=reason) for name in names})
 
-    async def settle(self, state: ExportState, summary: str, *, not_before: float = 0.0) -> None:
+    async def settle(
+        self, state: ExportState, summary: str, *, not_before: float = 0.0, held_by: Sequence[str] = ()
+    ) -> None:
         """Note the verdict."""
         self.state = state
         self.trail.append(("settle", state))

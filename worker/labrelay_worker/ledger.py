@@ -254,10 +254,13 @@ class LedgerJob:
         await self._commit(*(("delivery", name, text) for name in names))
         self.deliveries.update(dict.fromkeys(names, skipped))
 
-    async def settle(self, state: ExportState, summary: str, *, not_before: float = 0.0) -> None:
-        """Give the export back with its state."""
+    async def settle(
+        self, state: ExportState, summary: str, *, not_before: float = 0.0, held_by: Sequence[str] = ()
+    ) -> None:
+        """Give the export back with its state; it is woken earlier when a destination in `held_by` takes again."""
         at = int(not_before * 1000) if not state.is_final else 0
-        await self._commit(self._note(state, None, summary), ("settle", state, f"{max(at, 0)} {summary}"))
+        holds = [("hold", name, "") for name in held_by]
+        await self._commit(*holds, self._note(state, None, summary), ("settle", state, f"{max(at, 0)} {summary}"))
 
     async def _commit(self, *steps: tuple[str, str, str]) -> None:
         answer = await self._ledger.commit(self.export_id, self.token, steps)

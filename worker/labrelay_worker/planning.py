@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from labrelay.results import Delivery, DeliveryState, DestinationInfo
 from labrelay.strategies import Strategy, next_destinations
@@ -15,6 +16,8 @@ class Hold:
 
     until: float
     reason: str
+    #: The destination as a whole takes nothing: whoever ends that makes every delivery it held due at once.
+    whole_destination: bool = False
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,11 @@ class NextSteps:
         """Server time at which something held may start, or None."""
         return min((hold.until for hold in self.held.values()), default=None)
 
+    @property
+    def held_by(self) -> tuple[str, ...]:
+        """Destinations that take nothing at all now."""
+        return tuple(name for name, hold in self.held.items() if hold.whole_destination)
+
 
 def next_steps(
     strategy: Strategy,
@@ -38,6 +46,7 @@ def next_steps(
     now: float,
     created: float,
     link_wait: float,
+    closed: Mapping[str, Hold] = MappingProxyType({}),
 ) -> NextSteps:
     """Decide what starts now.
 
@@ -53,6 +62,8 @@ def next_steps(
         Server time now and when this revision was accepted, epoch seconds.
     link_wait
         Seconds a destination waits for one it links to.
+    closed
+        Destinations that take nothing at all now, whatever the export: broken, misconfigured or paused.
     """
     states = {info.name: deliveries[info.name].state for info in ordered}
     held: dict[str, Hold] = {}
@@ -61,9 +72,11 @@ def next_steps(
         delivery = deliveries[info.name]
         if delivery.state not in (DeliveryState.PENDING, DeliveryState.RETRYING):
             continue
-        if delivery.retry_at is not None and delivery.retry_at > now:
+        if info.name in closed:
+            held[info.name] = closed[info.name]
+        elif delivery.retry_at is not None and delivery.retry_at > now:
             held[info.name] = Hold(delivery.retry_at, delivery.error_kind or "back-off")
-        elif strategy is not Strategy.FIRST_SUCCESS and (awaited := _awaited(info, ordered, deliveries)):
+        elif strategy is not Strategy.FIRST_SUCCESS and (awaited := _awaited(info, ordered, deliveries, closed)):
             waiting[info.name] = awaited
     if now >= created + link_wait:
         waiting = _worth_waiting(waiting, {n: s for n, s in states.items() if n not in held})
@@ -75,7 +88,10 @@ def next_steps(
 
 
 def _awaited(
-    info: DestinationInfo, ordered: Sequence[DestinationInfo], deliveries: Mapping[str, Delivery]
+    info: DestinationInfo,
+    ordered: Sequence[DestinationInfo],
+    deliveries: Mapping[str, Delivery],
+    closed: Mapping[str, Hold],
 ) -> list[str]:
     """Return the destinations whose results this one waits for."""
     if info.waits_for is not None:
@@ -83,8 +99,8 @@ def _awaited(
             n for n in info.waits_for if n in deliveries and n != info.name and not deliveries[n].state.is_settled
         ]
     # Only the seed's five members: such a class may read the results of all that have a higher priority,
-    # so each of those gets its turn first; one that failed for now does not hold it up.
-    before = [other.name for other in ordered if other.priority > info.priority]
+    # so each of those gets its turn first; one that failed for now or takes nothing does not hold it up.
+    before = [o.name for o in ordered if o.priority > info.priority and o.name not in closed]
     return [n for n in before if deliveries[n].state in (DeliveryState.PENDING, DeliveryState.SENDING)]
 
 

@@ -24,6 +24,7 @@ from labrelay.plans import select
 from labrelay.redaction import redact
 from labrelay.results import ExportState
 from labrelay.wakeups import Wake
+from labrelay_worker.admission import Admissions
 from labrelay_worker.destinations.registry import ExporterRegistry
 from labrelay_worker.engine import Policy, run_export
 from labrelay_worker.ledger import LedgerJob, WorkerLedger
@@ -171,7 +172,10 @@ class Runtime:
             info=self.registry.describe(self.name),
             retire=lambda: retirement.step(self.settings.retention_days),
         )
+        served = self.registry.hosts([info.name for info in self.registry.infos()])
+        self._admissions = Admissions(self._redis, self.settings, served, owner=self.name)
         self._housekeeping = [
+            *await self._admissions.start(),
             asyncio.create_task(self._keep_leases()),
             asyncio.create_task(self._watch_shutdown()),
             asyncio.create_task(reconciler.run()),
@@ -209,7 +213,7 @@ class Runtime:
             self.registry.routes,
             self.settings.strategy,
         )
-        hosts = self.registry.hosts(selection.names)
+        hosts = self._admissions.before(self.registry.hosts(selection.names))
         job.choose(selection.strategy, list(hosts))
         try:
             verdict = await run_export(job, hosts, self._policy, self._stopping)

@@ -34,6 +34,16 @@ class RetrySettings(BaseModel):
     misconfigured_delay: float = Field(300.0, gt=0, description="seconds until a misconfigured one is tried again")
 
 
+class BreakerSettings(BaseModel):
+    """When a destination that is down is left alone, and when it is asked again."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    threshold: int = Field(3, ge=1, description="calls in a row that find a destination down until it is left alone")
+    open_seconds: float = Field(30.0, gt=0, description="seconds until it is asked again; doubles each time")
+    longest_open_seconds: float = Field(600.0, gt=0, description="seconds")
+
+
 class WorkerSettings(ProducerSettings):
     """Everything a worker process can be told."""
 
@@ -64,6 +74,9 @@ class WorkerSettings(ProducerSettings):
         90.0, gt=0, description="delivered and cancelled exports go to the archive after so many days"
     )
     retry: RetrySettings = Field(default_factory=RetrySettings, description="[retry]: back-off and limits")
+    breaker: BreakerSettings = Field(
+        default_factory=BreakerSettings, description="[breaker]: when a destination that is down is left alone"
+    )
     drain_seconds: float = Field(30.0, ge=0, description="seconds a running call may take once shutdown began")
     reconcile_seconds: float = Field(1.0, gt=0, description="time between two looks for what is due")
 

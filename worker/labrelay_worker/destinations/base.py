@@ -9,17 +9,20 @@ them is optional and buys certainty: the engine relies on it after a crash or a 
   None if it certainly has not. It MUST raise if it cannot tell.
 - ``idempotent`` MUST be True only if sending the same context again cannot make a second object.
 - ``update`` gets the receipt of the previous revision and MUST change that object in place.
+- ``limits`` are kept over all workers together; each call of ``export``, ``update`` and ``find`` counts as one.
 - ``close`` MUST be safe to call more than once and during a running export.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable
+from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict
 
 from labrelay.context import ExportContext
+from labrelay.errors import InvalidInput
 from labrelay.results import ExportResult, Receipt
 
 
@@ -47,6 +50,34 @@ class Options(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+@dataclass(frozen=True)
+class Limits:
+    """How fast an account may be used, by all workers together.
+
+    Parameters
+    ----------
+    account
+        Destinations of one account share its limits; empty: the destination's name. Only a hash of it is kept.
+    per_second
+        Calls per second, spaced evenly; None: as many as come.
+    concurrent
+        Calls at once; None: as many as come.
+    """
+
+    account: str = ""
+    per_second: float | None = None
+    concurrent: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.per_second is not None and self.per_second <= 0:
+            raise InvalidInput("per_second", f"{self.per_second:g} is not above 0", "Pause the destination instead")
+        if self.concurrent is not None and self.concurrent < 1:
+            raise InvalidInput("concurrent", f"{self.concurrent} is less than 1", "Pause the destination instead")
+
+    def __bool__(self) -> bool:
+        return self.per_second is not None or self.concurrent is not None
+
+
 class Destination:
     """Convenient base of labrelay's own destinations: options as data, side by side with others by default.
 
@@ -68,6 +99,8 @@ class Destination:
     waits_for: tuple[str, ...] = ()
     #: Seconds one call may take; None: the setting ``call_timeout``.
     timeout: float | None = None
+    #: Options ``per_second``, ``concurrent`` and ``limit_account`` of ``[destinations.NAME]`` win over it.
+    limits: Limits | None = None
 
     def __init__(self, name: str, options: Any = None) -> None:
         self.name = name

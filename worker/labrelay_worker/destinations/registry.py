@@ -27,7 +27,7 @@ from labrelay.settings import split_list
 from labrelay_worker.backends.base import StreamingBackend
 from labrelay_worker.backends.registry import backend_registry
 from labrelay_worker.destinations.backend import BackendDestination, BackendOptions
-from labrelay_worker.destinations.base import Destination, ExportDestination, Options
+from labrelay_worker.destinations.base import Destination, ExportDestination, Limits, Options
 from labrelay_worker.discovery import UnavailablePlugin, discover, left_out
 from labrelay_worker.hosting import HostedDestination, UnservedDestination
 from labrelay_worker.inline import export_inline
@@ -46,6 +46,9 @@ class _Common(Options):
     enabled: bool = True
     priority: int = Field(0, ge=0, le=1000)
     waits_for: tuple[str, ...] = ()
+    per_second: float | None = Field(None, gt=0)
+    concurrent: int | None = Field(None, ge=1)
+    limit_account: str | None = None
 
     @field_validator("waits_for", mode="before")
     @classmethod
@@ -221,6 +224,7 @@ class ExporterRegistry:
                 raise InvalidInput(f"destinations.{name}.type", f"there is no type {kind!r}", f"Use one of {known}")
             for option in {"priority", "waits_for"} & common.model_fields_set:
                 setattr(destination, option, getattr(common, option))
+            limits = _limits(destination, common)
         except Exception as error:  # noqa: BLE001  a plugin's constructor may raise anything
             self._refuse(name, f"[destinations.{name}]", error, "Correct labrelay.toml or the environment")
             # It stays part of every export, which waits for it: without it, `delivered` would be said of less.
@@ -228,7 +232,7 @@ class ExporterRegistry:
                 name=name, type=kind, priority=common.priority, enabled=common.enabled, reason=self._why_missing(name)
             )
             return
-        self._host(name, kind, destination)
+        self._host(name, kind, destination, limits)
 
     def _make_unconfigured(self, name: str, source: str, cls: type[Any]) -> None:
         try:
@@ -250,7 +254,7 @@ class ExporterRegistry:
             self._implicit.add(kind)
             self._host(kind, kind, BackendDestination(kind, BackendOptions(backend=backend)))
 
-    def _host(self, name: str, kind: str, destination: Any) -> None:
+    def _host(self, name: str, kind: str, destination: Any, limits: Limits | None = None) -> None:
         info = DestinationInfo(name=name, type=kind, waits_for=getattr(destination, "waits_for", None))
         self._hosts[name] = HostedDestination(
             destination,
@@ -259,6 +263,7 @@ class ExporterRegistry:
             redact=Redactor(_secrets(getattr(destination, "options", None))),
             call_timeout=self._settings.call_timeout,
             threads=self._settings.threads_per_destination,
+            limits=limits or _limits(destination, _Common()),
         )
 
     def _info(self, host: HostedDestination) -> DestinationInfo:
@@ -314,6 +319,16 @@ def _construct(cls: type[Any], name: str, options: dict[str, Any]) -> Any:
     if destination.name != name:
         destination.name = name
     return destination
+
+
+def _limits(destination: Any, common: _Common) -> Limits:
+    """Return the limits of the class with the options of the table put over them."""
+    declared = getattr(destination, "limits", None) or Limits()
+    return Limits(
+        account=common.limit_account or declared.account,
+        per_second=common.per_second or declared.per_second,
+        concurrent=common.concurrent or declared.concurrent,
+    )
 
 
 def _validation_text(error: ValidationError) -> str:

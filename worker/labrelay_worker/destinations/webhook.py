@@ -17,7 +17,7 @@ from labrelay.context import ExportContext
 from labrelay.errors import Rejected, Transient
 from labrelay.results import ExportResult
 from labrelay_worker.destinations.base import Destination, Options
-from labrelay_worker.http import Answer, HttpClient, TlsOptions, error_of
+from labrelay_worker.http import Answer, HttpClient, TlsOptions, error_of, listens
 
 
 class WebhookOptions(Options):
@@ -61,6 +61,10 @@ class WebhookDestination(Destination):
         if options.token is not None:
             headers["Authorization"] = f"Bearer {options.token.get_secret_value()}"
         self._http = HttpClient(tls=options.tls, timeout=options.timeout, headers=headers)
+
+    def validate_config(self) -> tuple[bool, str | None]:
+        """Return whether somebody listens at the address; nothing is sent, for a webhook knows nothing but POST."""
+        return listens(str(self._options.url), timeout=min(10.0, self._options.timeout))
 
     async def export(self, context: ExportContext) -> ExportResult:
         """Post the context and take id and URL from the answer."""

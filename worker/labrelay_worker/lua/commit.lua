@@ -1,6 +1,6 @@
 -- Write steps of one claimed export, all or none. ARGV: prefix id token (step name value)*
--- Steps: intent, receipt, previous (an earlier revision arrived), delivery, close, note, settle. Answers 'ok', 'cancel'
--- (written, and a cancel was asked for), 'lost' (the fencing token is void: nothing written), or 'confirmed' (an
+-- Steps: intent, receipt, previous (an earlier revision arrived), delivery, close, hold, note, settle. Answers 'ok',
+-- 'cancel' (written, and a cancel was asked for), 'lost' (the fencing token is void: nothing written), or 'confirmed' (an
 -- intent for a receipt that exists). A receipt or a settle shows that the export does not kill its worker: the count
 -- of deaths begins anew.
 local id, token = ARGV[2], ARGV[3]
@@ -25,6 +25,8 @@ for i = 4, #ARGV, 3 do
     redis.call('HSET', key, 'd:' .. name, value)
   elseif step == 'close' then
     redis.call('HDEL', key, 'i:' .. name)
+  elseif step == 'hold' then
+    redis.call('ZADD', prefix .. 'held:' .. name, text(now), id)
   elseif step == 'note' then
     note(id, now, value)
   elseif step == 'settle' then

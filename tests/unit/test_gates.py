@@ -1,0 +1,136 @@
+"""How many calls one process has under way at one destination."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from labrelay.errors import RateLimited
+from labrelay_worker.gates import Gate
+
+
+def gate(places: int = 10, risk: int | None = None, patience: float = 5.0) -> Gate:
+    return Gate(places, lambda: risk, patience=patience)
+
+
+async def enter(door: Gate, entered: list[int], leave: asyncio.Event, number: int) -> None:
+    async with door.place():
+        entered.append(number)
+        await leave.wait()
+
+
+async def settle() -> None:
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+def test_no_more_enter_than_there_are_places_and_in_their_order():
+    async def scenario() -> None:
+        # Given two places and five who want in
+        door, entered, leave = gate(places=2), [], asyncio.Event()
+        tasks = [asyncio.create_task(enter(door, entered, leave, n)) for n in range(5)]
+        await settle()
+        assert entered == [0, 1]
+
+        # When those leave, then the others follow in their order
+        leave.set()
+        await asyncio.gather(*tasks)
+        assert entered == [0, 1, 2, 3, 4]
+
+    asyncio.run(scenario())
+
+
+def test_an_unproven_destination_meets_no_more_calls_than_may_fail():
+    async def scenario() -> None:
+        # Given a risk of three that falls with each failure
+        risk = [3]
+        door = Gate(100, lambda: risk[0], patience=5.0)
+        calls = []
+
+        async def failing(number: int) -> None:
+            async with door.place():
+                if risk[0] is None:
+                    return  # told that it is held
+                calls.append(number)
+                await asyncio.sleep(0)
+                risk[0] = risk[0] - 1 or None
+
+        # When fifty want in and every call fails, then three calls are made
+        await asyncio.gather(*(failing(n) for n in range(50)))
+        assert len(calls) == 3
+
+    asyncio.run(scenario())
+
+
+def test_a_call_that_lasts_is_no_risk_any_more():
+    async def scenario() -> None:
+        # Given a risk of one, and two who want in
+        door, entered, leave = gate(risk=1), [], asyncio.Event()
+        tasks = [asyncio.create_task(enter(door, entered, leave, n)) for n in range(2)]
+
+        # When the first call lasts longer than a refusal would, then the second begins beside it
+        async with asyncio.timeout(5):
+            while entered != [0, 1]:
+                await asyncio.sleep(0.01)
+        leave.set()
+        await asyncio.gather(*tasks)
+
+    asyncio.run(scenario())
+
+
+def test_who_waits_too_long_is_sent_away_and_all_who_are_come_back_one_after_the_other():
+    async def scenario() -> None:
+        # Given a place that is taken, and three who wait for it in vain
+        door, leave = gate(places=1, patience=0.01), asyncio.Event()
+        task = asyncio.create_task(enter(door, [], leave, 0))
+        await settle()
+        refused = await asyncio.gather(*(enter(door, [], leave, n) for n in range(3)), return_exceptions=True)
+
+        # Then they are told different times
+        assert all(isinstance(error, RateLimited) for error in refused)
+        first, second, third = sorted(error.retry_after for error in refused)
+        assert 0.9 < first < second < third < 1.1
+
+        # And nobody's place is lost by it
+        leave.set()
+        await task
+        async with door.place():
+            pass
+
+    asyncio.run(scenario())
+
+
+def test_nobody_waits_for_a_destination_that_hangs():
+    async def scenario() -> None:
+        # Given calls that hang and one who waits, with all the patience in the world
+        door, leave = gate(places=1, patience=1000.0), asyncio.Event()
+        task = asyncio.create_task(enter(door, [], leave, 0))
+        await settle()
+
+        # When nothing moves, then he is sent away soon, and the next one at once
+        async with asyncio.timeout(5):
+            with pytest.raises(RateLimited):
+                await enter(door, [], leave, 1)
+        began = asyncio.get_running_loop().time()
+        with pytest.raises(RateLimited):
+            await enter(door, [], leave, 2)
+        assert asyncio.get_running_loop().time() - began < 0.1
+        leave.set()
+        await task
+
+    asyncio.run(scenario())
+
+
+def test_a_cancelled_wait_passes_its_place_on():
+    async def scenario() -> None:
+        door, entered, leave = gate(places=1), [], asyncio.Event()
+        first, second, third = (asyncio.create_task(enter(door, entered, leave, n)) for n in range(3))
+        await settle()
+        second.cancel()
+        await settle()
+        leave.set()
+        await asyncio.gather(first, third)
+        assert entered == [0, 2]
+
+    asyncio.run(scenario())

@@ -1,0 +1,132 @@
+"""How fast accounts are used, by all workers together: calls per second and calls at once.
+
+Ours is a page of Lua (``lua/reserve.lua``) because the library `limits` (5.8) answers another question: its ``hit``
+says only yes or no, on the worker's clock; whoever gets a no must ask a second time for how long, which reserves
+nothing, so that all who wait try again at the same moment; and it has no limit of calls at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import time
+import uuid
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from labrelay.errors import RateLimited
+from labrelay.ledger import is_full
+from labrelay.names import Keys
+from labrelay_worker.batching import AWAY, ScriptGroups
+from labrelay_worker.destinations.base import Limits
+
+_logger = logging.getLogger(__name__)
+
+SCRIPTS = ("reserve", "places")
+
+#: Waits up to this many seconds are spent in the process; longer ones in the ledger, where they hold no slot.
+PATIENCE = 2.0
+_FIRST_LOOK, _LONGEST_LOOK = 0.02, 0.25
+#: Weight of the newest call in the mean duration.
+_NEWEST = 0.2
+
+
+class AccountLimiter:
+    """Reserves calls at the accounts of this process's destinations.
+
+    Parameters
+    ----------
+    scripts
+        Runs the Lua scripts named in `SCRIPTS`.
+    keys
+        Key names.
+    lease_seconds
+        How long the call of a dead worker counts as running.
+    """
+
+    def __init__(self, scripts: ScriptGroups, keys: Keys, *, lease_seconds: float) -> None:
+        self._scripts, self._keys = scripts, keys
+        self._lease_ms = max(1, int(lease_seconds * 1000))
+        self._holders: dict[str, str] = {}
+        self._duration: defaultdict[str, float] = defaultdict(lambda: 1.0)
+
+    @asynccontextmanager
+    async def call(self, name: str, limits: Limits) -> AsyncIterator[None]:
+        """Hold a call of a destination's account, from the moment it may begin.
+
+        Raises
+        ------
+        RateLimited
+            The wait is longer than `PATIENCE`; ``retry_after`` says when it is this caller's turn to ask again.
+        """
+        if not limits:
+            yield
+            return
+        account, holder = account_key(limits.account or name), uuid.uuid4().hex
+        await self._reserve(account, limits, holder)
+        began = time.monotonic()
+        if limits.concurrent:
+            self._holders[holder] = account
+        try:
+            yield
+        finally:
+            self._duration[account] += _NEWEST * (time.monotonic() - began - self._duration[account])
+            if self._holders.pop(holder, None):
+                await self._free(account, holder)
+
+    async def another(self, name: str, limits: Limits) -> None:
+        """Wait for the pace once more: one more call within a `call` that is held already."""
+        if limits.per_second:
+            pace_only = Limits(limits.account, limits.per_second)
+            await self._reserve(account_key(limits.account or name), pace_only, "")
+
+    async def renew(self) -> None:
+        """Prolong the places of the running calls, for ever: a worker that dies stops doing so."""
+        while True:
+            await asyncio.sleep(self._lease_ms / 3000)
+            flat = [part for holder, account in self._holders.items() for part in (account, holder)]
+            if not flat:
+                continue
+            try:
+                await self._scripts.run("places", self._keys.prefix, self._lease_ms, *flat)
+            except Exception as error:  # noqa: BLE001  a place that runs out lets one call too many begin, no more
+                _logger.warning("places at limited accounts could not be prolonged (%s)", type(error).__name__)
+
+    async def _reserve(self, account: str, limits: Limits, holder: str) -> None:
+        give_up_at, look = time.monotonic() + PATIENCE, _FIRST_LOOK
+        interval = 1000 / limits.per_second if limits.per_second else 0.0
+        per_place = 1000 * self._duration[account] / limits.concurrent if limits.concurrent else 0.0
+        while True:
+            patience = max(0.0, give_up_at - time.monotonic())
+            try:
+                answer, milliseconds = await self._scripts.run(
+                    "reserve", self._keys.prefix, account, f"{interval:.3f}", f"{patience * 1000:.3f}",
+                    limits.concurrent or 0, holder, self._lease_ms, f"{max(interval, per_place, 1.0):.3f}",
+                )  # fmt: skip
+            except Exception as error:
+                if not (isinstance(error, AWAY) or is_full(error)):
+                    raise
+                # Nothing was tried, and without Redis nobody knows what the others use of the account.
+                text = f"the limit of its account is not known: Redis does not answer ({type(error).__name__})"
+                raise RateLimited(text, retry_after=PATIENCE) from None
+            wait = float(milliseconds) / 1000
+            if answer == "go":
+                await asyncio.sleep(wait)
+                return
+            if answer == "later":
+                raise RateLimited("the limit of its account is reached", retry_after=wait)
+            await asyncio.sleep(min(look, patience))
+            look = min(look * 2, _LONGEST_LOOK)
+
+    async def _free(self, account: str, holder: str) -> None:
+        try:
+            await self._scripts.run("places", self._keys.prefix, 0, account, holder)
+        except Exception as error:  # noqa: BLE001  the delivery is done; its place runs out by itself
+            _logger.warning("a place at a limited account was not freed (%s)", type(error).__name__)
+
+
+def account_key(account: str) -> str:
+    """Return the account as it stands in keys: account names may be half of a credential."""
+    return hashlib.sha256(account.encode()).hexdigest()[:16]
