@@ -53,7 +53,11 @@ class Worker:
         self.process.send_signal(number)
 
     def wait(self, timeout: float = 60.0) -> int:
-        return self.process.wait(timeout)
+        """Await the end of the process; fail with its last words when it does not come."""
+        try:
+            return self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            pytest.fail(f"worker {self.pid} did not end within {timeout:g} s; it said:\n{self.output()[-4000:]}")
 
     def output(self) -> str:
         return self.log.read_text()
