@@ -4,6 +4,8 @@ VENV   ?= .venv
 BIN     = $(VENV)/bin
 READY   = $(VENV)/.ready
 SEEDS  ?= 1
+# Tests at once: those with real servers mostly wait.
+JOBS   ?= 3
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-fast faults check format bench constraints clean
@@ -15,7 +17,7 @@ demo: $(READY) ## See sample sessions arrive: embedded Redis, one worker, three 
 	@$(BIN)/labrelay demo
 
 test: $(READY) ## Run every test: unit, integration with real servers, faults
-	@$(BIN)/pytest tests
+	@$(BIN)/pytest tests -n $(JOBS) --dist worksteal
 
 test-fast: $(READY) ## Run the unit tests alone
 	@$(BIN)/pytest tests/unit

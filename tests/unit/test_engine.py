@@ -12,6 +12,7 @@ import pytest
 from labrelay.context import ExportContext
 from labrelay.errors import (
     DeliveryError,
+    Held,
     LeaseLost,
     Misconfigured,
     OutcomeUnknown,
@@ -24,6 +25,7 @@ from labrelay.results import Delivery, DeliveryState, DestinationInfo, ExportSta
 from labrelay.strategies import Strategy, Verdict
 from labrelay_worker.engine import Policy, run_export
 from labrelay_worker.inline import InlineJob, export_inline
+from labrelay_worker.planning import Hold
 from labrelay_worker.retrying import RetryPolicy
 
 NOW = 1_800_000_000.0
@@ -96,7 +98,7 @@ class Host:
         self.log: list[str] = []
         self._errors, self._found, self._before, self._no_slot = list(errors), found, before, no_slot
 
-    def held(self) -> None:
+    def held(self) -> Hold | None:
         return None
 
     @asynccontextmanager
@@ -699,3 +701,30 @@ def test_an_inline_export_tries_each_destination_once(context: ExportContext) ->
     # Then there was one attempt
     assert a.attempts == [1]
     assert not results[0].success
+
+
+def test_a_destination_that_closes_while_a_place_is_waited_for_leaves_the_delivery_as_it_was(
+    context: ExportContext,
+) -> None:
+    # Given a destination that takes nothing any more once the delivery asks for a place
+    class Closing(Host):
+        closed: Hold | None = None
+
+        def held(self) -> Hold | None:
+            return self.closed
+
+        @asynccontextmanager
+        async def slot(self) -> AsyncIterator[None]:
+            self.closed = Hold(job.now() + 60, "unavailable", whole_destination=True)
+            raise Held
+            yield
+
+    closing = Closing("a")
+    job = Job(context, "all", closing)
+
+    # When the export runs
+    run(job, closing)
+
+    # Then nothing was tried, and it waits for that destination
+    assert job.deliveries["a"].state is DeliveryState.PENDING
+    assert "unavailable" in job.summary

@@ -116,8 +116,9 @@ async def run_export(job: Job, hosts: Mapping[str, Host], policy: Policy, stoppi
             )  # fmt: skip
             if not (stopping() or job.cancel_requested):
                 for name in steps.start:
-                    job.deliveries[name] = job.deliveries[name].model_copy(update={"state": DeliveryState.SENDING})
-                    sending[asyncio.create_task(_deliver(job, hosts[name], policy))] = name
+                    before = job.deliveries[name]
+                    job.deliveries[name] = before.model_copy(update={"state": DeliveryState.SENDING})
+                    sending[asyncio.create_task(_deliver(job, hosts[name], before, policy))] = name
             if not sending:
                 return await _settle(job, steps, policy)
             done, _ = await asyncio.wait(sending, return_when=asyncio.FIRST_COMPLETED)
@@ -130,8 +131,8 @@ async def run_export(job: Job, hosts: Mapping[str, Host], policy: Policy, stoppi
         await asyncio.gather(*sending, return_exceptions=True)
 
 
-async def _deliver(job: Job, host: Host, policy: Policy) -> None:
-    name, before = host.info.name, job.deliveries[host.info.name]
+async def _deliver(job: Job, host: Host, before: Delivery, policy: Policy) -> None:
+    name = host.info.name
     context = job.context.model_copy(
         update={"previous_results": {n: receipt.as_result() for n, receipt in job.receipts.items()}}
     )
