@@ -126,7 +126,7 @@ def test_a_call_that_outlasts_the_drain_is_cut_off_and_asked_about(lab):
 
         # When the worker is told to stop
         worker.send(signal.SIGTERM)
-        assert worker.wait(20) == 0
+        assert worker.wait(50) == 0
 
         # Then it stops in bounded time, and the next worker asks before it sends
         held.unlink()

@@ -112,6 +112,11 @@ class WorkerLedger:
             return None
         return [Wake(*answer[i : i + 4]) for i in range(0, len(answer), 4)]
 
+    async def resign(self) -> None:
+        """Let another process lead the sweeps."""
+        if await self._redis.get(self._keys.leader) == self.owner:
+            await self._redis.delete(self._keys.leader)
+
     async def announce(self, info: WorkerInfo) -> None:
         """Say what this process serves; producers and `labrelay plan` read it."""
         seconds, microseconds = await self._redis.time()

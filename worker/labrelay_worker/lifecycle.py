@@ -13,6 +13,7 @@ import mmap
 import os
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -31,6 +32,8 @@ _logger = logging.getLogger(__name__)
 
 #: sysexits.h EX_CONFIG: supervisors tell a configuration error from a crash.
 EXIT_CONFIG = 78
+#: What Celery may take to end after the drain: a warm stop of prefork can stall for 30 s (facts: section 5.2).
+CELERY_SECONDS = 35.0
 
 
 class Lifecycle:
@@ -42,6 +45,8 @@ class Lifecycle:
         self._lock = threading.Lock()
         self._runtime: Runtime | None = None
         self._pid = 0
+        #: Seconds after the signal until the process ends whatever Celery does; set at boot.
+        self.patience = 0.0
 
     def stopping(self) -> bool:
         """Return whether shutdown has begun."""
@@ -50,6 +55,20 @@ class Lifecycle:
     def stop(self) -> None:
         """Begin shutdown: no claim and no destination call starts any more."""
         self._stopping[0] = 1
+
+    def end_in_time(self) -> None:
+        """End this process when Celery does not, which happens when a message arrives while it closes.
+
+        By then every export is given back, and a message that is not acknowledged comes back too.
+        """
+
+        def end() -> None:
+            time.sleep(self.patience)
+            _logger.warning("Celery did not end by itself; its exports are given back, so the process ends now")
+            self.close()
+            os._exit(0)
+
+        threading.Thread(target=end, name="labrelay-end", daemon=True).start()
 
     def runtime(self) -> Runtime:
         """Return the booted Runtime of this process.
@@ -118,6 +137,7 @@ def _boot_main(sender: Any = None, **_: Any) -> None:
     except LabrelayError as error:
         sys.stderr.write(_refuse(error) + "\n")
         raise SystemExit(EXIT_CONFIG) from None
+    lifecycle.patience = load_worker_settings().drain_seconds + CELERY_SECONDS
     atexit.register(lifecycle.close)
 
 
@@ -132,6 +152,8 @@ def _boot_process(**_: Any) -> None:
 
 
 def _stop(**_: Any) -> None:
+    if not lifecycle.stopping():
+        lifecycle.end_in_time()
     lifecycle.stop()
 
 

@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -177,8 +178,7 @@ class Runtime:
         self._housekeeping = [
             *await self._admissions.start(),
             asyncio.create_task(self._keep_leases()),
-            asyncio.create_task(self._watch_shutdown()),
-            asyncio.create_task(reconciler.run()),
+            asyncio.create_task(self._watch_shutdown(asyncio.create_task(reconciler.run()))),
         ]
 
     async def _run_all(self, export_ids: Sequence[str]) -> list[Outcome]:
@@ -247,9 +247,16 @@ class Runtime:
             except Exception as error:  # noqa: BLE001  the leases run out by themselves if this goes on
                 _logger.warning("leases could not be renewed (%s); trying again", type(error).__name__)
 
-    async def _watch_shutdown(self) -> None:
-        while not self._stopping():
-            await asyncio.sleep(_WATCH_EVERY)
+    async def _watch_shutdown(self, reconciling: asyncio.Task[None]) -> None:
+        try:
+            while not self._stopping():
+                await asyncio.sleep(_WATCH_EVERY)
+        finally:
+            # What is due now is for a worker that stays.
+            reconciling.cancel()
+        with suppress(RedisError, TimeoutError):
+            async with asyncio.timeout(_HAND_BACK_SECONDS):
+                await self._ledger.resign()
         deadline = time.monotonic() + self.settings.drain_seconds
         while self._jobs and time.monotonic() < deadline:
             await asyncio.sleep(_WATCH_EVERY)
