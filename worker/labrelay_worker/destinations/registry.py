@@ -6,16 +6,14 @@ Public names are the seed's (NexusLIMS ``exporters/registry.py``): `ExporterRegi
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 import os
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
-from types import ModuleType
 from typing import Any
 
-from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator
+from pydantic import ValidationError
 
 from labrelay.context import ExportContext
 from labrelay.errors import InvalidInput, LabrelayError
@@ -23,11 +21,19 @@ from labrelay.names import ENTRY_POINTS_DESTINATIONS
 from labrelay.plans import by_priority
 from labrelay.redaction import Redactor, redact
 from labrelay.results import DestinationInfo, ExportResult, RouteInfo, WorkerInfo, utc_now
-from labrelay.settings import split_list
 from labrelay_worker.backends.base import StreamingBackend
 from labrelay_worker.backends.registry import backend_registry
 from labrelay_worker.destinations.backend import BackendDestination, BackendOptions
-from labrelay_worker.destinations.base import Destination, ExportDestination, Limits, Options
+from labrelay_worker.destinations.base import ExportDestination, Limits
+from labrelay_worker.destinations.making import (
+    CommonOptions,
+    construct,
+    destination_classes,
+    limits_of,
+    secrets_of,
+    texts_of,
+    validation_text,
+)
 from labrelay_worker.discovery import UnavailablePlugin, discover, left_out
 from labrelay_worker.hosting import HostedDestination, UnservedDestination
 from labrelay_worker.inline import export_inline
@@ -36,24 +42,6 @@ from labrelay_worker.settings import WorkerSettings, load_worker_settings
 _logger = logging.getLogger(__name__)
 
 BUILTIN_MODULES = ("labrelay_worker.destinations.backend", "labrelay_worker.destinations.webhook")
-_MEMBERS = ("name", "priority", "enabled", "validate_config", "export")
-
-
-class _Common(Options):
-    """What every ``[destinations.NAME]`` table may say, whatever its type."""
-
-    type: str = ""
-    enabled: bool = True
-    priority: int = Field(0, ge=0, le=1000)
-    waits_for: tuple[str, ...] = ()
-    per_second: float | None = Field(None, gt=0)
-    concurrent: int | None = Field(None, ge=1)
-    limit_account: str | None = None
-
-    @field_validator("waits_for", mode="before")
-    @classmethod
-    def _split(cls, value: Any) -> Any:
-        return split_list(value, paths=False)
 
 
 class ExporterRegistry:
@@ -190,7 +178,7 @@ class ExporterRegistry:
         found = discover(BUILTIN_MODULES, ENTRY_POINTS_DESTINATIONS, settings.plugin_path, settings.plugins)
         self._broken += found.unavailable
         for source, plugin in found.found:
-            for cls in _destination_classes(plugin):
+            for cls in destination_classes(plugin):
                 self._add_type(source, cls)
 
     def _add_type(self, source: str, cls: type[Any]) -> None:
@@ -208,14 +196,16 @@ class ExporterRegistry:
     def _make_configured(self, name: str) -> None:
         table = self._settings.destinations[name]
         kind = str(table.get("type", name))
-        options = {key: value for key, value in table.items() if key not in _Common.model_fields}
-        common = _Common()
+        options = {key: value for key, value in table.items() if key not in CommonOptions.model_fields}
+        common = CommonOptions()
         try:
-            common = _Common.model_validate({key: table[key] for key in _Common.model_fields.keys() & table.keys()})
+            common = CommonOptions.model_validate(
+                {key: table[key] for key in CommonOptions.model_fields.keys() & table.keys()}
+            )
             if not common.enabled:
                 self._switched_off.add(name)
             if kind in self._types:
-                destination = _construct(self._types[kind][1], name, options)
+                destination = construct(self._types[kind][1], name, options)
             elif kind in self.backends.names:
                 self.backends.configure(f"destination:{name}", kind, options)
                 destination = BackendDestination(name, BackendOptions(backend=f"destination:{name}"))
@@ -224,7 +214,7 @@ class ExporterRegistry:
                 raise InvalidInput(f"destinations.{name}.type", f"there is no type {kind!r}", f"Use one of {known}")
             for option in {"priority", "waits_for"} & common.model_fields_set:
                 setattr(destination, option, getattr(common, option))
-            limits = _limits(destination, common)
+            limits = limits_of(destination, common)
         except Exception as error:  # noqa: BLE001  a plugin's constructor may raise anything
             self._refuse(name, f"[destinations.{name}]", error, "Correct labrelay.toml or the environment")
             # It stays part of every export, which waits for it: without it, `delivered` would be said of less.
@@ -236,7 +226,7 @@ class ExporterRegistry:
 
     def _make_unconfigured(self, name: str, source: str, cls: type[Any]) -> None:
         try:
-            destination = _construct(cls, name, {})
+            destination = construct(cls, name, {})
         except Exception as error:  # noqa: BLE001
             self._refuse(name, source, error, f"Configure it under [destinations.{name}], or correct the plugin")
             return
@@ -260,10 +250,10 @@ class ExporterRegistry:
             destination,
             info,
             data_roots=self._settings.data_roots,
-            redact=Redactor(_secrets(getattr(destination, "options", None))),
+            redact=Redactor(secrets_of(getattr(destination, "options", None))),
             call_timeout=self._settings.call_timeout,
             threads=self._settings.threads_per_destination,
-            limits=limits or _limits(destination, _Common()),
+            limits=limits or limits_of(destination, CommonOptions()),
         )
 
     def _info(self, host: HostedDestination) -> DestinationInfo:
@@ -292,66 +282,12 @@ class ExporterRegistry:
             reason = redact(str(error))
         else:
             text = (
-                _validation_text(error) if isinstance(error, ValidationError) else f"{type(error).__name__}: {error}"
+                validation_text(error) if isinstance(error, ValidationError) else f"{type(error).__name__}: {error}"
             )
             table = self._settings.destinations.get(name, {})
-            given = {key: value for key, value in table.items() if key not in _Common.model_fields}
-            reason = Redactor(_texts(given))(text)
+            given = {key: value for key, value in table.items() if key not in CommonOptions.model_fields}
+            reason = Redactor(texts_of(given))(text)
         self._broken.append(UnavailablePlugin(name, source, reason, cure))
-
-
-def _destination_classes(plugin: object) -> Iterable[type[Any]]:
-    if inspect.isclass(plugin):
-        return [plugin]
-    if not isinstance(plugin, ModuleType):
-        return []
-    members: list[tuple[str, type[Any]]] = inspect.getmembers(plugin, inspect.isclass)
-    classes = [cls for _, cls in members if cls.__module__ == plugin.__name__]
-    return [cls for cls in classes if all(hasattr(cls, member) for member in _MEMBERS) and cls.name]
-
-
-def _construct(cls: type[Any], name: str, options: dict[str, Any]) -> Any:
-    if issubclass(cls, Destination):
-        return cls(name, cls.Options.model_validate(options))
-    if options:
-        raise InvalidInput(f"destinations.{name}", f"{cls.__name__} takes no options", f"Remove {', '.join(options)}")
-    destination = cls()
-    if destination.name != name:
-        destination.name = name
-    return destination
-
-
-def _limits(destination: Any, common: _Common) -> Limits:
-    """Return the limits of the class with the options of the table put over them."""
-    declared = getattr(destination, "limits", None) or Limits()
-    return Limits(
-        account=common.limit_account or declared.account,
-        per_second=common.per_second or declared.per_second,
-        concurrent=common.concurrent or declared.concurrent,
-    )
-
-
-def _validation_text(error: ValidationError) -> str:
-    first = error.errors(include_url=False, include_input=False)[0]
-    option = ".".join(str(part) for part in first["loc"])
-    return f"option {option}: {first['msg']}"
-
-
-def _secrets(value: Any) -> Iterable[str]:
-    """Return every secret value of a destination's options, however deep."""
-    return (item.get_secret_value() for item in _leaves(value) if isinstance(item, SecretStr))
-
-
-def _texts(value: Any) -> Iterable[str]:
-    return (item for item in _leaves(value) if isinstance(item, str))
-
-
-def _leaves(value: Any) -> Iterable[Any]:
-    if isinstance(value, BaseModel):
-        value = dict(value)
-    if not isinstance(value, Mapping | list | tuple):
-        return [value]
-    return (leaf for item in (value.values() if isinstance(value, Mapping) else value) for leaf in _leaves(item))
 
 
 _registries: dict[int, ExporterRegistry] = {}
