@@ -82,6 +82,11 @@ class TimedInbox(Inbox):
         #: How often each export was accepted at each path, keys not honoured.
         self.acceptances: Counter[tuple[str, str]] = Counter()
 
+    def behave(self) -> None:
+        """Forget every misbehaviour that is still lined up."""
+        with self._lock:
+            self._scripts.clear()
+
     def accept(self, path: str, key: str | None, posted: Posted, base_url: str) -> tuple[Stored, bool]:
         self.acceptances[path, str(key).partition(".")[0]] += 1
         return super().accept(path, key, posted, base_url)
@@ -121,6 +126,7 @@ class World:
         (self.folder / "labrelay.toml").write_text(
             "lease_seconds = 3\nwake_up_grace = 3\nreconcile_seconds = 0.3\ndrain_seconds = 5\n"
             "[retry]\nfirst_delay = 0.3\nlongest_delay = 3\n"
+            "[breaker]\nopen_seconds = 0.5\nlongest_open_seconds = 3\n"
             f'[destinations.archive]\ntype = "disk"\nroot = "{self.disk_root}"\n'
             + "".join(
                 f'[destinations.{name}]\ntype = "{kind}"\nurl = "{url}/{name}"\ntimeout = {CALL_TIMEOUT}\n'
@@ -269,7 +275,8 @@ class World:
     # --- the end -----------------------------------------------------------------------------------
 
     def settle(self) -> Figures:
-        """Wait until every export is final, and count what the receivers saw."""
+        """End every fault, wait until every export is final, and count what the receivers saw."""
+        self.inbox.behave()
         last_fault = time.monotonic()
         statuses: dict[str, ExportStatus] = {}
 
