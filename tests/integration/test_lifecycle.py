@@ -101,7 +101,7 @@ def test_shutdown_finishes_the_running_call_and_starts_no_other(lab, pool):
 
         # When the worker is told to stop, and the call ends a moment later
         worker.send(signal.SIGTERM)
-        lab.wait_until(lambda: "shutdown" in worker.output().lower())
+        lab.wait_until(lambda: "no call starts any more" in worker.output())
         held.unlink()
         worker.wait()
 

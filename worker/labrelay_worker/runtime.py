@@ -254,6 +254,7 @@ class Runtime:
         finally:
             # What is due now is for a worker that stays.
             reconciling.cancel()
+        _logger.info("shutdown: no call starts any more, %d exports finish theirs", len(self._jobs))
         with suppress(RedisError, TimeoutError):
             async with asyncio.timeout(_HAND_BACK_SECONDS):
                 await self._ledger.resign()
