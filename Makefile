@@ -3,27 +3,59 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
 READY   = $(VENV)/.ready
+# Packages whose pins disagree with ours are tested in environments of their own.
+POLYSTORE ?= .venv-polystore
+NEXUSLIMS ?= .venv-nexuslims
+# napari, Qt and Java's bridge are heavy (1 GB).
+VIEWERS   ?= .venv-viewers
+# Sphinx and its packages are no business of those who run labrelay.
+DOCS      ?= .venv-docs
+# Checkers of deploy/: hadolint, docker-compose, the schemas of Kubernetes.
+DEPLOY    ?= .venv-deploy
 SEEDS  ?= 1
 # Tests at once: those with real servers mostly wait.
 JOBS   ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast faults check format bench constraints clean
+.PHONY: help demo deploy-tools test test-fast test-deploy test-polystore test-nexuslims test-viewers faults faults-requests check format docs bench \
+	bench-growth bench-scale bench-storage constraints constraints-docs constraints-viewers clean
 
 help: ## Show this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: $(READY) ## See sample sessions arrive: embedded Redis, one worker, three destinations
+demo: $(READY) ## See sample sessions arrive: embedded Redis, one worker, five places
 	@$(BIN)/labrelay demo
 
-test: $(READY) ## Run every test: unit, integration with real servers, faults
-	@$(BIN)/pytest tests -n $(JOBS) --dist worksteal
+test: $(READY) $(NEXUSLIMS)/.ready test-polystore docs deploy-tools ## Run every test: unit, integration with real servers, faults
+	@tests/integration/prepare.sh
+	@$(BIN)/pytest tests --ignore tests/polystore --ignore tests/viewers -n $(JOBS) --dist worksteal
 
 test-fast: $(READY) ## Run the unit tests alone
 	@$(BIN)/pytest tests/unit
 
+deploy-tools: $(DEPLOY)/.ready ## Get the programs that check deploy/: hadolint, docker-compose, Redis, promtool …
+	@tests/deploy/prepare.sh
+
+test-deploy: $(READY) deploy-tools ## Check deploy/ with real parsers and servers: access list, TLS, failover, scaling, restore
+	@$(BIN)/pytest tests/deploy $(ARGUMENTS)
+
+test-polystore: $(POLYSTORE)/.ready ## Run the tests of the bridge to the polystore package
+	@$(POLYSTORE)/bin/python -m pytest --noconftest -q tests/polystore
+
+test-nexuslims: $(READY) $(NEXUSLIMS)/.ready ## Run the tests with the real NexusLIMS package
+	@$(BIN)/pytest tests/nexuslims
+
+# The plugins of napari for pytest are for napari's own tests, and fail on its warnings.
+test-viewers: $(VIEWERS)/.ready ## Stream into real napari and ImageJ on a virtual display; installs them first
+	@tests/viewers/prepare.sh
+	@PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 $(VIEWERS)/bin/pytest -p pytest_timeout -p xdist.plugin -n 2 --dist worksteal \
+		tests/viewers $(ARGUMENTS)
+
 faults: $(READY) ## Run the whole fault matrix; SEEDS="1 2 3" chooses the seeds
 	@$(BIN)/python tests/faults/matrix.py $(SEEDS)
+
+faults-requests: $(READY) ## Hurt every request of every destination in every way, with real workers
+	@$(BIN)/python tests/faults/requests_matrix.py
 
 check: $(READY) ## Lint, format, types, import directions, file sizes
 	@$(BIN)/ruff check .
@@ -36,20 +68,76 @@ format: $(READY) ## Format and sort imports
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-bench: $(READY) ## Measure submit and delivery on this machine
-	@$(BIN)/python benchmarks/throughput.py
+docs: $(DOCS)/.ready ## Build the documentation site into build/docs/html; a warning is an error
+	@$(DOCS)/bin/python docs/site/build.py build/docs
+
+bench: $(READY) ## Measure labrelay beside other queues, round by round; ARGUMENTS="--rounds 5" for more
+	@$(BIN)/python -m benchmarks.queue $(ARGUMENTS)
+
+bench-growth: $(READY) ## Measure how costs grow with exports and workers; ARGUMENTS="--sizes 1000 10000" for less
+	@$(BIN)/python -m benchmarks.growth $(ARGUMENTS)
+
+bench-scale: $(READY) ## Measure 1, 3 and 1 workers under load, each on a host of its own; needs root
+	@$(BIN)/python -m benchmarks.scale
+
+bench-storage: $(READY) ## Compare disk and zarr with np.save, tifffile, plain zarr and polystore
+	@$(BIN)/python benchmarks/storage/storage.py --polystore install
 
 constraints: $(READY) ## Renew constraints.txt from what is installed
 	@{ sed -n '1,2p' constraints.txt; $(BIN)/pip freeze --exclude-editable | grep -vE '^(pip|setuptools)=='; } > constraints.new
 	@mv constraints.new constraints.txt
 
+constraints-docs: $(DOCS)/.ready ## Renew constraints-docs.txt from what is installed
+	@{ sed -n '1,2p' constraints-docs.txt; $(DOCS)/bin/pip freeze --exclude-editable | grep -vE '^(pip|setuptools)==' | grep -vxFf constraints.txt; } > constraints.new
+	@mv constraints.new constraints-docs.txt
+
+constraints-viewers: $(VIEWERS)/.ready ## Renew constraints-viewers.txt from what is installed
+	@{ sed -n '1,2p' constraints-viewers.txt; $(VIEWERS)/bin/pip freeze --exclude-editable | grep -vE '^(pip|setuptools)==' | grep -vxFf constraints.txt; } > constraints.new
+	@mv constraints.new constraints-viewers.txt
+
 clean: ## Remove the environment and caches
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(POLYSTORE) $(NEXUSLIMS) $(VIEWERS) $(DOCS) $(DEPLOY) build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(READY): pyproject.toml constraints.txt
 	@echo "labrelay: setting up $(VENV) (about a minute the first time)"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "labrelay needs Python 3.11 or newer; set PYTHON=python3.12")'
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all]' --group dev
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[worker,embedded,monitor,otel,zarr]' --group dev
 	@touch $(READY)
+
+$(POLYSTORE)/.ready: pyproject.toml tests/polystore/constraints.txt
+	@echo "labrelay: setting up $(POLYSTORE) (500 MB, about a minute the first time)"
+	@$(PYTHON) -m venv $(POLYSTORE)
+	@$(POLYSTORE)/bin/python -m pip install --quiet --disable-pip-version-check -c tests/polystore/constraints.txt -e '.[worker]' polystore pytest pytest-timeout
+	@touch $(POLYSTORE)/.ready
+
+# Without its dependencies: of the 136 packages its exporters and its database need those of requirements.txt.
+$(NEXUSLIMS)/.ready: pyproject.toml constraints.txt tests/nexuslims/requirements.txt
+	@echo "labrelay: setting up $(NEXUSLIMS) (about a minute the first time)"
+	@$(PYTHON) -m venv $(NEXUSLIMS)
+	@$(NEXUSLIMS)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	@$(NEXUSLIMS)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[worker]' \
+		-c constraints.txt -r tests/nexuslims/requirements.txt
+	@$(NEXUSLIMS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps nexuslims==2.8.0
+	@touch $(NEXUSLIMS)/.ready
+
+$(DOCS)/.ready: pyproject.toml constraints.txt constraints-docs.txt
+	@echo "labrelay: setting up $(DOCS) with Sphinx (half a minute the first time)"
+	@$(PYTHON) -m venv $(DOCS)
+	@$(DOCS)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	@$(DOCS)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -c constraints-docs.txt -e '.[worker,zarr]' --group docs
+	@touch $(DOCS)/.ready
+
+$(DEPLOY)/.ready: tests/deploy/requirements.txt
+	@echo "labrelay: setting up $(DEPLOY) with the checkers of deploy/ (half a minute the first time)"
+	@$(PYTHON) -m venv $(DEPLOY)
+	@$(DEPLOY)/bin/python -m pip install --quiet --disable-pip-version-check -r tests/deploy/requirements.txt
+	@touch $(DEPLOY)/.ready
+
+$(VIEWERS)/.ready: pyproject.toml constraints.txt constraints-viewers.txt
+	@echo "labrelay: setting up $(VIEWERS) with napari and JPype (some minutes the first time)"
+	@$(PYTHON) -m venv $(VIEWERS)
+	@$(VIEWERS)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	@$(VIEWERS)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -c constraints-viewers.txt -e '.[worker,embedded,zarr,napari,imagej]' --group dev
+	@touch $(VIEWERS)/.ready

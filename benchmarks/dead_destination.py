@@ -1,11 +1,15 @@
 """What a dead destination costs the others: throughput of a healthy one, while the other is up and while it is down.
 
-Every round delivers the same number of new sessions through one real worker and one real Redis: to the healthy
-destination alone, to both, to both while the other refuses connections, and while it takes them and never answers.
-Figures are deliveries per second at the
-healthy receiver, from its first to its last; the medians of the rounds, and their ratios within this run.
+Every round delivers the same number of new sessions four times through one real worker and one real Redis, in an
+order that turns from round to round: to the healthy destination alone, to both, to both while the other refuses
+connections, and while it takes them and never answers. A figure is deliveries per second at the healthy receiver,
+from its first to its last. What is compared was measured in the same round: the ratios are medians over the rounds,
+with their quartiles.
 
-    python benchmarks/dead_destination.py [--sessions 300] [--rounds 3] [--json]
+The outage is scaled: breakers open for 1 to 2 s instead of 30 to 600 s, so that the seconds of a round see the probes
+of some minutes.
+
+    python -m benchmarks.dead_destination [--sessions 600] [--rounds 7] [--json]
 """
 
 from __future__ import annotations
@@ -31,6 +35,9 @@ from labrelay_worker.demo.receiver import Receiver
 from labrelay_worker.embedded import EmbeddedRedis
 
 TIMEOUT = 300.0
+CASES = ["alone", "up", "down", "hanging"]
+#: What is compared with what; both are of one round.
+PAIRS = [("down", "up"), ("hanging", "up"), ("down", "alone"), ("hanging", "alone")]
 
 
 def until(condition, what: str) -> None:
@@ -113,7 +120,7 @@ class Bench:
         """Return deliveries per second at the healthy destination; everything is delivered when it returns."""
         self.times.clear()
         with ExitStack() as stack:
-            if other == "up":
+            if other in ("alone", "up"):
                 stack.enter_context(Receiver(port=self.port))
             hanging = stack.enter_context(listening(self.port)) if other == "hanging" else None
             submissions = self.client.submit_many(self.contexts(), destinations=destinations)
@@ -121,7 +128,7 @@ class Bench:
             rate = (self.sessions - 1) / (self.times[-1] - self.times[0])
             if hanging is not None:
                 hanging.close()
-            if other != "up":
+            if other not in ("alone", "up"):
                 stack.enter_context(Receiver(port=self.port))
             for submission in submissions:
                 if self.client.wait(submission.export_id, TIMEOUT).state is not ExportState.DELIVERED:
@@ -131,39 +138,33 @@ class Bench:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sessions", type=int, default=300)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--sessions", type=int, default=600)
+    parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    rates: dict[str, list[float]] = {"alone": [], "up": [], "down": [], "hanging": []}
+    rounds: list[dict[str, float]] = []
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         bench = Bench(folder, options.sessions, stack)
-        both = ["healthy", "other"]
-        bench.deliver(both, other="up")  # connections and caches are made outside the figures
-        for _ in range(options.rounds):
-            rates["alone"].append(bench.deliver(["healthy"], other="up"))
-            for other in ("up", "down", "hanging"):
-                rates[other].append(bench.deliver(both, other=other))
-    medians = {name: statistics.median(values) for name, values in rates.items()}
-    figures = {
-        "sessions": options.sessions,
-        "rounds": options.rounds,
-        "per_second": {name: round(value, 1) for name, value in medians.items()},
-        "spread": {name: [round(min(v), 1), round(max(v), 1)] for name, v in rates.items()},
-        "down_to_up": round(medians["down"] / medians["up"], 3),
-        "down_to_alone": round(medians["down"] / medians["alone"], 3),
-        "hanging_to_up": round(medians["hanging"] / medians["up"], 3),
-    }
+        bench.deliver(["healthy", "other"], other="up")  # connections and caches are made outside the figures
+        for number in range(options.rounds):
+            turned = CASES[number % len(CASES) :] + CASES[: number % len(CASES)]
+            rounds.append({case: bench.deliver(names_of(case), other=case) for case in turned})
+            if not options.json:
+                print("  ".join(f"{case} {rounds[-1][case]:.0f}/s" for case in CASES), flush=True)
+    figures = {"sessions": options.sessions, "rounds": rounds, "ratios": {}}
+    for case, base in PAIRS:
+        ratios = [each[case] / each[base] for each in rounds]
+        low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive")
+        figures["ratios"][f"{case}/{base}"] = {"median": middle, "quartiles": [low, high]}
+        if not options.json:
+            print(f"{case}/{base}: median {middle:.2f}, quartiles {low:.2f} to {high:.2f}")
     if options.json:
         print(json.dumps(figures))
-    else:
-        print(
-            f"healthy destination, deliveries/s: alone {medians['alone']:.0f}, other up {medians['up']:.0f}, "
-            f"other down {medians['down']:.0f}, other hanging {medians['hanging']:.0f}; "
-            f"down/up {figures['down_to_up']:.2f}, down/alone {figures['down_to_alone']:.2f}, "
-            f"hanging/up {figures['hanging_to_up']:.2f} ({options.rounds} rounds of {options.sessions})"
-        )
+
+
+def names_of(case: str) -> list[str]:
+    return ["healthy"] if case == "alone" else ["healthy", "other"]
 
 
 if __name__ == "__main__":

@@ -66,3 +66,7 @@ def make_session(tmp_path: Path, make_context: Build) -> Build:
         return make_context(number, **given | fields)
 
     return build
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--write-images", action="store_true", help="renew the pictures of docs/images")

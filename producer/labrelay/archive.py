@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 from collections.abc import Sequence
 from datetime import datetime
@@ -27,6 +28,9 @@ _KINDS = {
     "receipts": FIELD_RECEIPT,
     "previous_receipts": FIELD_PREVIOUS_RECEIPT,
 }
+
+#: The second field of every line, so the first of this name: a context may hold anything.
+_ID_IN_LINE = re.compile(r'"export_id":\s*"([^"]+)"')
 
 
 def archive_line(export_id: str, row: Row, trail: Sequence[str], *, at: datetime, why: str) -> str:
@@ -101,17 +105,23 @@ class Archive:
     @staticmethod
     def find(path: Path, export_id: str) -> dict[str, Any] | None:
         """Return the last record of an export in a file, None if it has none."""
-        found: dict[str, Any] | None = None
+        return Archive.find_many(path, [export_id]).get(export_id)
+
+    @staticmethod
+    def find_many(path: Path, export_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """Return the last record of each of these exports that a file has, in one reading of it."""
+        found: dict[str, dict[str, Any]] = {}
+        wanted = frozenset(export_ids)
         with path.open(encoding="utf-8", errors="replace") as file:
             for line in file:
-                if export_id not in line:
+                named = _ID_IN_LINE.search(line)
+                if named is None or named[1] not in wanted:
                     continue
                 try:
                     record = json.loads(line)
                 except ValueError:  # torn by a crash; the same export was written again after it
                     continue
-                if record.get("export_id") == export_id:
-                    found = record
+                found[named[1]] = record
         return found
 
 

@@ -1,8 +1,8 @@
 """`labrelay`: the commands of the producer side; those of the worker side join through entry points.
 
 Exit codes: 0 done; 1 an export was not delivered, or an unexpected failure; 2 bad input; 3 Redis or worker away, or
-the outbox full; 4 no such export; 5 still running after --timeout; 6 conflict with an earlier submission; 78 a worker
-cannot start.
+the outbox full; 4 no such export; 5 still running after --timeout; 6 conflict with an earlier submission; 7 of
+`check`: all equal, but for what cannot be asked, and of `doctor`: warnings alone; 78 a worker cannot start.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from rich.console import Console
 
+from labrelay import logs
 from labrelay.errors import InvalidInput, LabrelayError, LedgerUnavailable, WaitTimeout
 from labrelay.names import ENTRY_POINTS_COMMANDS, ENTRY_POINTS_SETTINGS, ENTRY_POINTS_THIS_MACHINE
 from labrelay.results import ExportState, ExportStatus, WorkerInfo
@@ -44,9 +45,20 @@ class CommandGroup(click.Group):
     def _joined(self) -> dict[str, click.Command]:
         # They use what this module defines.
         from labrelay.cli_dead import dead  # noqa: PLC0415
+        from labrelay.cli_doctor import doctor  # noqa: PLC0415
+        from labrelay.cli_metrics import metrics  # noqa: PLC0415
+        from labrelay.cli_nexuslims import nexuslims  # noqa: PLC0415
         from labrelay.cli_outbox import COMMANDS  # noqa: PLC0415
+        from labrelay.cli_watch import watch  # noqa: PLC0415
 
-        found: dict[str, click.Command] = {"dead": dead, **COMMANDS}
+        found: dict[str, click.Command] = {
+            "dead": dead,
+            "doctor": doctor,
+            "metrics": metrics,
+            "nexuslims": nexuslims,
+            "watch": watch,
+            **COMMANDS,
+        }
         for entry in entry_points(group=ENTRY_POINTS_COMMANDS):
             found.update(entry.load())
         return found
@@ -77,9 +89,12 @@ def main() -> None:
 
 @contextmanager
 def open_client(*, background_flush: bool = False) -> Iterator[Client]:
-    """Yield a client; its log stays silent, because the commands print what it answers."""
+    """Yield a client; its log stays silent unless a level is set, because the commands print what it answers."""
     from labrelay.client import Client  # noqa: PLC0415  `labrelay --help` need not load it
 
+    settings = load_settings(ProducerSettings)
+    if settings.log_level is not None:
+        logs.configure(settings.log_format, settings.log_level)
     logging.getLogger("labrelay").addHandler(logging.NullHandler())
     with Client(background_flush=background_flush) as client:
         yield client
@@ -96,18 +111,22 @@ def print_json(value: BaseModel | Sequence[BaseModel] | dict[str, Any]) -> None:
     click.echo(json.dumps(data, indent=2, ensure_ascii=False))
 
 
-def console() -> Console:
+def console(*, stderr: bool = False) -> Console:
     """Return where tables go; wide enough for ids when the output is a file."""
-    return Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+    return Console(width=None if sys.stdout.isatty() else 160, highlight=False, stderr=stderr)
 
 
-def _destinations(_: click.Context, __: click.Parameter, value: str | None) -> list[str] | None:
+def destination_names(_: click.Context, __: click.Parameter, value: str | None) -> list[str] | None:
+    """Split the value of ``--destinations``."""
     return [name.strip() for name in value.split(",") if name.strip()] if value else None
 
 
 def _selection(command: Command) -> Command:
     for option in (
-        click.option("--destinations", callback=_destinations, metavar="A,B", help="Deliver to these only."),
+        click.option(
+            "--priority", metavar="NAME", help="urgent, normal or bulk; default: bulk for several sessions."
+        ),
+        click.option("--destinations", callback=destination_names, metavar="A,B", help="Deliver to these only."),
         click.option("--strategy", metavar="NAME", help="all, first_success or best_effort."),
         click.option("--session", metavar="S", help="Session identifier of a Nexus record."),
         click.option("--root", type=click.Path(path_type=Path), help="Folder that relative paths start from."),
@@ -129,6 +148,7 @@ def submit(  # noqa: PLR0917  click passes options by name
     session: str | None,
     strategy: str | None,
     destinations: list[str] | None,
+    priority: str | None,
     replace: bool,
     wait_: bool,
     timeout: float | None,
@@ -139,15 +159,20 @@ def submit(  # noqa: PLR0917  click passes options by name
     FILE is a context (JSON), several contexts (one a line), or a Nexus record (XML); - reads standard input.
     """
     from labrelay.inputs import read_contexts  # noqa: PLC0415
+    from labrelay.priorities import parse_priority  # noqa: PLC0415
     from labrelay.strategies import parse_strategy  # noqa: PLC0415
     from labrelay.tables import submissions_table  # noqa: PLC0415
 
     if strategy:
         parse_strategy(strategy)
+    if priority:
+        parse_priority(priority)
     limit = load_settings(ProducerSettings).max_context_bytes
     contexts = [c for file in files for c in read_contexts(file, root=root, session=session, limit=limit)]
     with open_client(background_flush=wait_) as client:
-        submissions = client.submit_many(contexts, strategy, destinations=destinations, replace=replace)
+        submissions = client.submit_many(
+            contexts, strategy, destinations=destinations, replace=replace, priority=priority
+        )
         conflicts = [s for s in submissions if s.outcome == "conflict"]
         for warning in dict.fromkeys(w for s in submissions for w in s.warnings):
             click.echo(f"labrelay: {warning}", err=True)
@@ -224,13 +249,16 @@ def status(export_id: str | None, session: str | None, as_json: bool) -> None:
 @main.command("list")
 @click.option("--state", type=click.Choice([str(state) for state in ExportState]), help="Only exports in this state.")
 @click.option("--limit", default=50, show_default=True, help="At most so many, the latest changes first.")
+@click.option("--before", metavar="T", help="Only those last changed before 30m, 2h, 3d ago, or an ISO date.")
 @as_json
-def list_(state: str | None, limit: int, as_json: bool) -> None:
+def list_(state: str | None, limit: int, before: str | None, as_json: bool) -> None:
     """List exports."""
+    from labrelay.deadletters import parse_since  # noqa: PLC0415
     from labrelay.tables import exports_table  # noqa: PLC0415
 
     with open_client() as client:
-        exports = client.ledger.recent(ExportState(state) if state else None, limit=limit)
+        latest = parse_since(before, client.dead_letters.now(), option="--before") if before else None
+        exports = client.ledger.recent(ExportState(state) if state else None, limit=limit, before=latest)
     print_json(exports) if as_json else console().print(exports_table(exports))
 
 
@@ -268,21 +296,29 @@ def plan(
     session: str | None,
     strategy: str | None,
     destinations: list[str] | None,
+    priority: str | None,
     as_json: bool,
 ) -> None:
-    """Explain what would happen to a context: order, waits and skips. Sends nothing."""
+    """Explain what would happen to a context: priority, order, waits and skips. Sends nothing."""
     from labrelay.inputs import read_contexts  # noqa: PLC0415
     from labrelay.manifest import make_manifest  # noqa: PLC0415
     from labrelay.plans import make_plan  # noqa: PLC0415
+    from labrelay.priorities import parse_priority, priority_of, usual_priority  # noqa: PLC0415
     from labrelay.tables import plan_table  # noqa: PLC0415
 
     options = load_settings(ProducerSettings)
+    asked = parse_priority(priority) if priority else None
     contexts = list(read_contexts(file, root=root, session=session, limit=options.max_context_bytes))
     for context in contexts:
         make_manifest(context, options)
     workers = _workers_or_this_machine()
     named = tuple(destinations or ())
-    plans = [make_plan(context.instrument_pid, strategy, named, workers) for context in contexts]
+    usual = usual_priority(len(contexts))
+    soon = [asked or priority_of(context.instrument_pid, options.priorities, usual) for context in contexts]
+    plans = [
+        make_plan(context.instrument_pid, strategy, named, workers, priority)
+        for context, priority in zip(contexts, soon, strict=True)
+    ]
     if as_json:
         print_json(plans)
     else:
@@ -297,16 +333,29 @@ def _workers_or_this_machine() -> Sequence[WorkerInfo]:
             workers = client.ledger.workers()
     except LedgerUnavailable:
         workers = []
-    if not workers and (described := _first_of(ENTRY_POINTS_THIS_MACHINE)) is not None:
+    if not workers and (described := first_of(ENTRY_POINTS_THIS_MACHINE)) is not None:
         click.echo("labrelay: no worker is running; one with the settings of this machine would do this", err=True)
         workers = [described]
     return workers
 
 
 @main.command()
+@click.option("--import-nexuslims", is_flag=True, help="Write labrelay.toml from NexusLIMS's NX_* settings instead.")
+@click.option("--env-file", type=click.Path(path_type=Path), help="Import: NexusLIMS's .env; default: the one here.")
+@click.option("--output", type=click.Path(path_type=Path), help="Import: file to write; default: labrelay.toml here.")
+@click.option("--force", is_flag=True, help="Import: overwrite what is there.")
 @as_json
-def settings(as_json: bool) -> None:
+def settings(import_nexuslims: bool, env_file: Path | None, output: Path | None, force: bool, as_json: bool) -> None:
     """Show the settings in force, where each came from, and what it means; secrets are masked."""
+    if import_nexuslims:
+        from labrelay.cli_nexuslims import import_settings  # noqa: PLC0415
+
+        import_settings(env_file, output or Path("labrelay.toml"), force=force, as_json=as_json)
+        return
+    if env_file or output or force:
+        raise InvalidInput(
+            "settings", "--env-file, --output and --force belong to an import", "Add --import-nexuslims"
+        )
     from labrelay.tables import settings_table  # noqa: PLC0415
 
     options = effective_options(_most_settings())
@@ -314,10 +363,10 @@ def settings(as_json: bool) -> None:
 
 
 def _most_settings() -> ProducerSettings:
-    return _first_of(ENTRY_POINTS_SETTINGS) or load_settings(ProducerSettings)
+    return first_of(ENTRY_POINTS_SETTINGS) or load_settings(ProducerSettings)
 
 
-def _first_of(group: str) -> Any:
+def first_of(group: str) -> Any:
     """Call what an installed worker package offers under an entry point group, or return None."""
     for entry in entry_points(group=group):
         return entry.load()()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -60,13 +61,20 @@ def dead() -> None:
 
 @dead.command("list")
 @_filters
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most so many; default: all.")
 @as_json
 def list_(
-    destination: str | None, instrument: str | None, kind: str | None, since: str | None, as_json: bool
+    destination: str | None,
+    instrument: str | None,
+    kind: str | None,
+    since: str | None,
+    limit: int | None,
+    as_json: bool,
 ) -> None:
     """List dead letters, the latest first."""
     with open_client() as client:
-        letters = list(client.dead_letters.find(_filter(client, destination, instrument, kind, since)))
+        wanted = _filter(client, destination, instrument, kind, since)
+        letters = _found(client, wanted, as_json, limit)
     _print(letters, as_json)
 
 
@@ -123,7 +131,7 @@ def replay(  # noqa: PLR0917  click passes options by name
     """
     with open_client() as client:
         wanted = _filter(client, destination, instrument, kind, since)
-        letters = _chosen(client, ids, wanted, everything)
+        letters = _chosen(client, ids, wanted, everything, as_json)
         if assume:
             letters = _in_doubt(letters, ids, destination)
         if dry_run:
@@ -161,7 +169,7 @@ def drop(  # noqa: PLR0917  click passes options by name
     """Remove dead letters for good, once they are in the archive: by ID (cancelled ones too), filter or --all."""
     with open_client() as client:
         wanted = _filter(client, destination, instrument, kind, since)
-        letters = _chosen(client, ids, wanted, everything)
+        letters = _chosen(client, ids, wanted, everything, as_json)
         if dry_run:
             _print(letters, as_json, f"dry run: {len(letters)} would be dropped")
             return
@@ -183,11 +191,25 @@ def drop(  # noqa: PLR0917  click passes options by name
     _report(done, as_json)
 
 
-def _chosen(client: Client, ids: Sequence[str], wanted: Filter, everything: bool) -> list[ExportStatus]:
+def _found(client: Client, wanted: Filter, quiet: bool, limit: int | None = None) -> list[ExportStatus]:
+    """Return dead letters; on a terminal a bar shows how far the search is."""
+    from rich.console import Console  # noqa: PLC0415
+    from rich.progress import Progress  # noqa: PLC0415
+
+    hidden = quiet or not sys.stderr.isatty()
+    with Progress(console=Console(stderr=True), disable=hidden, transient=True) as bar:
+        task = bar.add_task("looking")
+        letters = client.dead_letters.find(
+            wanted, progress=lambda looked, total: bar.update(task, completed=looked, total=total)
+        )
+        return list(itertools.islice(letters, limit))
+
+
+def _chosen(client: Client, ids: Sequence[str], wanted: Filter, everything: bool, quiet: bool) -> list[ExportStatus]:
     if sum((bool(ids), bool(wanted) and not ids, everything)) != 1:
         raise InvalidInput("ID", "name exports, or filter them, or give --all", "See `labrelay dead --help`")
     if not ids:
-        return list(client.dead_letters.find(wanted))
+        return _found(client, wanted, quiet)
     if wanted.instrument or wanted.kind or wanted.since:
         raise InvalidInput("ID", "ids and filters do not go together", "Give one or the other")
     return [client.dead_letters.get(export_id, REPLAYABLE) for export_id in ids]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
@@ -14,18 +15,23 @@ from labrelay.errors import ExportConflict, InvalidInput, LabrelayError, NoSuchE
 from labrelay.flushing import FlushReport
 from labrelay.ledger import Entry, Ledger
 from labrelay.link import Link
+from labrelay.logs import about
 from labrelay.manifest import Manifest, make_manifest
 from labrelay.outbox import Outbox
 from labrelay.patience import Patience
 from labrelay.plans import Plan, make_plan
+from labrelay.priorities import Priority, parse_priority, priority_of, usual_priority
 from labrelay.results import ExportState, ExportStatus, Replayed, Submission, TrailEntry
 from labrelay.sending import Sender
 from labrelay.settings import ProducerSettings, load_settings
 from labrelay.strategies import parse_strategy
 from labrelay.submitting import Submitter
+from labrelay.tracing import tracing_of
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+_logger = logging.getLogger(__name__)
 
 _FIRST_LOOK, _SLOWEST_LOOK = 0.02, 0.5
 
@@ -45,6 +51,7 @@ class Client:
         self.settings = settings or load_settings(ProducerSettings)
         self.outbox = Outbox.of(self.settings)
         self._link = Link(self.settings)
+        self._tracing = tracing_of(self.settings)
         self._submitter = Submitter(self._link, self.outbox, self.settings, background_flush=background_flush)
 
     @property
@@ -64,6 +71,7 @@ class Client:
         *,
         destinations: Sequence[str] | None = None,
         replace: bool = False,
+        priority: str | None = None,
     ) -> Submission:
         """Accept one session for export. Returns once the ledger or the outbox holds it, in either case durably.
 
@@ -80,6 +88,8 @@ class Client:
             Names to deliver to; default: every enabled destination, or those of a matching route.
         replace
             Make a new revision when the session was submitted before with other content.
+        priority
+            ``urgent``, ``normal`` or ``bulk``; default: the setting ``priorities``, else ``normal``.
 
         Raises
         ------
@@ -92,7 +102,9 @@ class Client:
         OutboxUnavailable
             Redis cannot be reached and the outbox cannot be written; `OutboxFull` when it is full.
         """
-        submission = self.submit_many([context], strategy, destinations=destinations, replace=replace)[0]
+        submission = self.submit_many(
+            [context], strategy, destinations=destinations, replace=replace, priority=priority
+        )[0]
         if submission.outcome == "conflict":
             raise ExportConflict(submission.warnings[-1])
         return submission
@@ -104,12 +116,16 @@ class Client:
         *,
         destinations: Sequence[str] | None = None,
         replace: bool = False,
+        priority: str | None = None,
     ) -> list[Submission]:
         """Accept many sessions in few round trips.
 
         Everything is validated before anything is accepted. A conflict does not stop the others: its
-        submission has the outcome ``conflict``.
+        submission has the outcome ``conflict``. Where neither `priority` nor the setting ``priorities`` says
+        otherwise, one is ``normal`` and several are ``bulk``: what comes in many at once shall not delay the session
+        that has just ended.
         """
+        asked = parse_priority(priority) if priority else None
         chosen = parse_strategy(strategy).value if strategy else ""
         named = tuple(destinations or ())
         manifests = [self._manifest(context) for context in contexts]
@@ -117,17 +133,28 @@ class Client:
             Entry(
                 export_id=manifest.context.export_id,
                 digest=manifest.digest,
-                context=manifest.context.to_json(),
+                context=manifest.text,
                 session=manifest.context.session_identifier,
                 instrument=manifest.context.instrument_pid,
                 strategy=chosen,
                 destinations=named,
+                priority=asked or self._priority(manifest.context, len(manifests)),
             )
             for manifest in manifests
         ]
-        submissions = self._submitter.submit(entries, named, replace=replace)
+        one = (entries[0].export_id, entries[0].session) if len(entries) == 1 else ("", "")
+        with about(*one):
+            submissions = self._tracing.submit(
+                entries, lambda traced: self._submitter.submit(traced, named, replace=replace)
+            )
+        if _logger.isEnabledFor(logging.INFO):
+            for entry, submission in zip(entries, submissions, strict=True):
+                with about(entry.export_id, entry.session):
+                    _logger.info("submitted: %s, revision %d", submission.outcome, submission.revision)
         return [
             submission.model_copy(update={"warnings": manifest.warnings + submission.warnings})
+            if manifest.warnings
+            else submission
             for manifest, submission in zip(manifests, submissions, strict=True)
         ]
 
@@ -230,15 +257,25 @@ class Client:
         """Replay exports as they were seen; those that changed since are left alone."""
         answers = [self.dead_letters.replay(letter, assume=assume, destination=destination) for letter in letters]
         sender = Sender(self._link, self.settings.wake_up_grace)
-        sender.ring([wake for _, wake in answers if wake is not None], Patience(None))
-        return [done for done, _ in answers]
+        wakes = [wake for _, wake, _ in answers if wake is not None]
+        sender.ring(sum(count for _, _, count in answers), wakes, Patience(None))
+        return [done for done, _, _ in answers]
 
     def plan(
-        self, context: ExportContext, strategy: str | None = None, *, destinations: Sequence[str] | None = None
+        self,
+        context: ExportContext,
+        strategy: str | None = None,
+        *,
+        destinations: Sequence[str] | None = None,
+        priority: str | None = None,
     ) -> Plan:
         """Explain what would happen to a context, from what the running workers announced. Sends nothing."""
         make_manifest(context, self.settings)
-        return make_plan(context.instrument_pid, strategy, tuple(destinations or ()), self.ledger.workers())
+        asked = parse_priority(priority) if priority else self._priority(context, 1)
+        return make_plan(context.instrument_pid, strategy, tuple(destinations or ()), self.ledger.workers(), asked)
+
+    def _priority(self, context: ExportContext, together: int) -> Priority:
+        return priority_of(context.instrument_pid, self.settings.priorities, usual_priority(together))
 
     def close(self) -> None:
         """Close every connection."""
@@ -255,7 +292,7 @@ class Client:
 
     def _manifest(self, context: ExportContext) -> Manifest:
         manifest = make_manifest(context, self.settings)
-        size, limit = len(manifest.context.to_json().encode()), self.settings.max_context_bytes
+        size, limit = len(manifest.text.encode()), self.settings.max_context_bytes
         if size > limit:
             raise InvalidInput(
                 "context",
@@ -291,9 +328,10 @@ def submit(
     *,
     destinations: Sequence[str] | None = None,
     replace: bool = False,
+    priority: str | None = None,
 ) -> Submission:
     """See `Client.submit`."""
-    return default_client().submit(context, strategy, destinations=destinations, replace=replace)
+    return default_client().submit(context, strategy, destinations=destinations, replace=replace, priority=priority)
 
 
 def submit_many(
@@ -302,9 +340,12 @@ def submit_many(
     *,
     destinations: Sequence[str] | None = None,
     replace: bool = False,
+    priority: str | None = None,
 ) -> list[Submission]:
     """See `Client.submit_many`."""
-    return default_client().submit_many(contexts, strategy, destinations=destinations, replace=replace)
+    return default_client().submit_many(
+        contexts, strategy, destinations=destinations, replace=replace, priority=priority
+    )
 
 
 def status(export_id: str) -> ExportStatus:

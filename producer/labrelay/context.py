@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import uuid
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,8 +30,18 @@ from labrelay.results import ExportResult, Receipt
 _EXPORT_IDS = uuid.UUID("6f0d4c36-5c5c-5a7e-9d0f-2f6f5b1c7a10")
 
 
+#: What NexusLIMS's ``AcquisitionActivity`` knows beside files and times; kept in ``extra`` under these names.
+ACTIVITY_DETAILS = ("unique_params", "setup_params", "unique_meta", "warnings")
+
+
 class _Wire(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+@lru_cache(maxsize=4096)  # asked for several times in every delivery
+def export_id_of(instrument_pid: str, session_identifier: str) -> str:
+    """Return the id of a session's export, whether or not it was submitted."""
+    return str(uuid.uuid5(_EXPORT_IDS, f"{instrument_pid}\n{session_identifier}"))
 
 
 class Artifact(_Wire):
@@ -54,6 +65,15 @@ class Activity(_Wire):
     files: tuple[str, ...] = Field((), description="absolute; a file of several signals is listed once per signal")
     previews: tuple[Path | None, ...] = Field((), description="parallel to files; may be shorter")
     extra: dict[str, Any] = Field(default_factory=dict)
+
+    def __getattr__(self, name: str) -> Any:
+        """Return what ``extra`` has of NexusLIMS's other attributes, so that its activity can be read as it is."""
+        if name in ACTIVITY_DETAILS:
+            empty: Any = {} if name == "setup_params" else []
+            return self.extra.get(name, empty)
+        if name == "meta":  # each file's whole metadata: what all share, and what is its own
+            return [{**self.setup_params, **own} for own in self.unique_meta]
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
 
 class ReservationEvent(_Wire):
@@ -126,7 +146,7 @@ class ExportContext(_Wire):
     @property
     def export_id(self) -> str:
         """Deterministic id: one session of one instrument is one export, however often it is submitted."""
-        return str(uuid.uuid5(_EXPORT_IDS, f"{self.instrument_pid}\n{self.session_identifier}"))
+        return export_id_of(self.instrument_pid, self.session_identifier)
 
     @property
     def revision(self) -> int:
@@ -141,14 +161,28 @@ class ExportContext(_Wire):
     @property
     def delivery_key(self) -> str:
         """The same for every try of one revision: what receivers recognise a repetition by."""
-        return f"{self.export_id}.{self._revision}"
+        return f"{self.export_id}.{self.revision}"
 
     def of_revision(self, revision: int, previous_receipts: dict[str, Receipt]) -> ExportContext:
         """Return the context as the ledger numbers it, for a worker to deliver."""
-        numbered = self.model_copy()
-        numbered._revision = revision
-        numbered._previous_receipts = previous_receipts
-        return numbered
+        return self.model_copy()._number(revision, previous_receipts)
+
+    def _number(self, revision: int, previous_receipts: dict[str, Receipt]) -> ExportContext:
+        self._revision = revision
+        self._previous_receipts = previous_receipts
+        return self
+
+    def with_results(self, results: dict[str, ExportResult]) -> ExportContext:
+        """Return the context with what other destinations answered, beside what the submitter knew."""
+        # What `model_copy` does, without its half of a dozen checks: this is made for every delivery.
+        seen = self.__class__.__new__(self.__class__)
+        object.__setattr__(
+            seen, "__dict__", {**self.__dict__, "previous_results": {**self.previous_results, **results}}
+        )
+        object.__setattr__(seen, "__pydantic_fields_set__", self.__pydantic_fields_set__ | {"previous_results"})
+        object.__setattr__(seen, "__pydantic_extra__", None)
+        object.__setattr__(seen, "__pydantic_private__", dict(self.__pydantic_private__ or {}))
+        return seen
 
     def get_result(self, destination_name: str) -> ExportResult | None:
         """Return the result of a destination that has run, else None."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import getpass
+import heapq
+import itertools
 import re
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
@@ -15,8 +17,9 @@ from labrelay.archive import Archive, archive_line
 from labrelay.errors import InvalidInput, NoSuchExport
 from labrelay.ledger import Ledger
 from labrelay.names import Keys
+from labrelay.packed import pack_receipts, whole_export
 from labrelay.results import DeliveryState, DeliveryStatus, ExportState, ExportStatus, Receipt, Replayed
-from labrelay.rows import Row, from_ms, status_of, to_ms
+from labrelay.rows import from_ms, status_of, to_ms
 from labrelay.scripts import script_source
 from labrelay.wakeups import Wake
 
@@ -28,8 +31,8 @@ Assumption = Literal["delivered", "missing"]
 DEAD_LETTERS = (ExportState.DEAD, ExportState.UNKNOWN)
 REPLAYABLE = (*DEAD_LETTERS, ExportState.CANCELLED)
 
-#: Rows read in one call: without contexts they are a few kilobytes each.
-_PAGE = 200
+#: Rows read before the first of them is handed on; the pages grow, because many want the latest few.
+_FIRST_PAGE, _PAGE = 25, 200
 _WHOLE_PAGE = 20
 _AGO = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -73,7 +76,7 @@ class Filter:
         return self.kind is None or self.kind in kinds
 
 
-def parse_since(text: str, now: datetime) -> datetime:
+def parse_since(text: str, now: datetime, *, option: str = "--since") -> datetime:
     """Return the time meant by ``2h``, ``3d`` or an ISO date; one without a time zone is this machine's.
 
     Examples
@@ -93,7 +96,7 @@ def parse_since(text: str, now: datetime) -> datetime:
         return datetime.fromisoformat(text.strip()).astimezone(UTC)
     except ValueError:
         raise InvalidInput(
-            "--since", f"{text!r} is no time", "Give 30m, 2h, 3d, or an ISO date such as 2026-11-21"
+            option, f"{text!r} is no time", "Give 30m, 2h, 3d, or an ISO date such as 2026-11-21"
         ) from None
 
 
@@ -124,10 +127,10 @@ class DeadLetters:
         self, client: redis.Redis, keys: Keys, ledger: Ledger, *, wake_up_grace: float, archive: Archive
     ) -> None:
         self._redis, self._keys, self._archive = client, keys, archive
-        self._reachable = ledger.reachable
+        self._ledger, self._reachable = ledger, ledger.reachable
         self._grace_ms = int(wake_up_grace * 1000)
-        self._peek = client.register_script(script_source("labrelay", "peek"))
         self._replay = client.register_script(script_source("labrelay", "replay"))
+        self._whole = client.register_script(script_source("labrelay", "whole"))
         self._remove = client.register_script(script_source("labrelay", "remove"))
 
     def now(self) -> datetime:
@@ -136,21 +139,34 @@ class DeadLetters:
             seconds, microseconds = self._redis.time()
         return from_ms(seconds * 1000 + microseconds / 1000)
 
-    def find(self, wanted: Filter | None = None) -> Iterator[ExportStatus]:
-        """Yield dead letters, the latest first. Reads the indexes of the two states, never the whole ledger."""
+    def find(
+        self, wanted: Filter | None = None, *, progress: Callable[[int, int], None] | None = None
+    ) -> Iterator[ExportStatus]:
+        """Yield dead letters, the latest first. Reads two state indexes, page by page.
+
+        Parameters
+        ----------
+        wanted
+            Which ones; default: all.
+        progress
+            Told how many were looked at, and of how many at most.
+        """
         wanted = wanted or Filter()
         oldest = to_ms(wanted.since) if wanted.since else "-inf"
-        ranked: list[tuple[str, float]] = []
-        with self._reachable():
-            for state in DEAD_LETTERS:
-                index = self._keys.state(state)
-                found = self._redis.zrangebyscore(index, oldest, "+inf", withscores=True)
-                ranked += cast("list[tuple[str, float]]", found)
-        ids = [export_id for export_id, _ in sorted(ranked, key=lambda pair: -pair[1])]
-        for start in range(0, len(ids), _PAGE):
-            for letter in self._statuses(ids[start : start + _PAGE]):
+        counts = self._ledger.counts() if progress else {}
+        looked, total = 0, sum(counts.get(state, 0) for state in DEAD_LETTERS)
+        ranked = heapq.merge(
+            *(self._ledger.ranked(state, oldest) for state in DEAD_LETTERS), key=lambda pair: -pair[1]
+        )
+        size = _FIRST_PAGE
+        while ids := [export_id for export_id, _ in itertools.islice(ranked, size)]:
+            for letter in self._statuses(ids):
                 if letter is not None and letter.state in DEAD_LETTERS and wanted.matches(letter):
                     yield letter
+            looked += len(ids)
+            size = min(2 * size, _PAGE)
+            if progress:
+                progress(looked, total)
 
     def get(self, export_id: str, among: Sequence[ExportState] = DEAD_LETTERS) -> ExportStatus:
         """Return one export that needs a person.
@@ -173,7 +189,7 @@ class DeadLetters:
 
     def replay(
         self, letter: ExportStatus, *, assume: Assumption | None = None, destination: str | None = None
-    ) -> tuple[Replayed, Wake | None]:
+    ) -> tuple[Replayed, Wake | None, int]:
         """Give an export back to the workers: receipts and trail stay, failed deliveries begin anew.
 
         Parameters
@@ -188,7 +204,7 @@ class DeadLetters:
         Returns
         -------
         tuple
-            What was done, and the wake-up to publish.
+            What was done, what to tell people who read the wake-up, and how many wake-ups to publish.
         """
         arguments: list[str | int] = []
         for name in doubts_of(letter, destination) if assume else []:
@@ -197,7 +213,9 @@ class DeadLetters:
         with self._reachable():
             answer = cast("list[str]", self._replay(args=[*seen, person(), self._grace_ms, *arguments]))
         done = Replayed(export_id=letter.export_id, outcome=answer[0])
-        return done, Wake(letter.export_id, *answer[1:4]) if done.is_done else None
+        if not done.is_done:
+            return done, None, 0
+        return done, Wake(letter.export_id, *answer[2:5]), int(answer[1])
 
     def drop(self, letters: Sequence[ExportStatus]) -> Iterator[Replayed]:
         """Write exports to the archive, then remove them from Redis.
@@ -210,21 +228,19 @@ class DeadLetters:
         for start in range(0, len(letters), _WHOLE_PAGE):
             page = letters[start : start + _WHOLE_PAGE]
             at = self.now()
-            with self._reachable(), self._redis.pipeline(transaction=True) as pipeline:
-                for letter in page:
-                    pipeline.hgetall(self._keys.export(letter.export_id))
-                    pipeline.lrange(self._keys.trail(letter.export_id), 0, -1)
-                found = pipeline.execute()
-            whole = [(letter, row, trail) for letter, row, trail in zip(page, found[::2], found[1::2], strict=True)]
+            with self._reachable():
+                answers = self._whole(args=[self._keys.prefix, *(letter.export_id for letter in page)])
+            whole = [(letter, *whole_export(answer)) for letter, answer in zip(page, answers, strict=True)]
             lines = [
                 archive_line(letter.export_id, row, trail, at=at, why="dropped")
                 for letter, row, trail in whole
                 if row
             ]
             path = self._archive.append(lines, at) if lines else None
-            for letter, _, _ in whole:
+            for letter, row, _ in whole:
                 where = [str(path), self._archive.host, "dropped"]
-                arguments = [self._keys.prefix, letter.export_id, letter.state, to_ms(letter.updated), *where]
+                seen = [letter.export_id, letter.state, to_ms(letter.updated)]
+                arguments = [self._keys.prefix, *seen, *where, pack_receipts(row)]
                 with self._reachable():
                     outcome = str(self._remove(args=arguments))
                 yield Replayed(export_id=letter.export_id, outcome=outcome)
@@ -236,9 +252,7 @@ class DeadLetters:
         return receipt.model_dump_json(exclude_none=True)
 
     def _statuses(self, ids: Sequence[str]) -> list[ExportStatus | None]:
-        with self._reachable():
-            rows = cast("list[list[str]]", self._peek(args=[self._keys.prefix, *ids]))
-        return [_status(export_id, fields) for export_id, fields in zip(ids, rows, strict=True)]
+        return [status_of(i, row) if row else None for i, row in zip(ids, self._ledger.rows(ids), strict=True)]
 
 
 def doubts_of(letter: ExportStatus, destination: str | None = None) -> list[str]:
@@ -252,8 +266,3 @@ def person() -> str:
         return f"{getpass.getuser()}@{socket.gethostname()}"
     except (OSError, KeyError):  # an account without a name, as in containers
         return socket.gethostname()
-
-
-def _status(export_id: str, fields: Sequence[str]) -> ExportStatus | None:
-    row: Row = dict(zip(fields[::2], fields[1::2], strict=True))
-    return status_of(export_id, row) if row else None

@@ -62,6 +62,12 @@ class LedgerUnavailable(LabrelayError):
         self.reason = reason or str(self)
 
 
+class NotPermitted(LabrelayError):
+    """This user of Redis may not do that; nothing was changed. Use the address of a user that may."""
+
+    exit_code = 3
+
+
 class OutboxUnavailable(LedgerUnavailable):
     """The outbox on disk cannot be used. What it was to keep is not accepted: submit it again."""
 

@@ -38,7 +38,12 @@ class Link:
         with self._lock:
             if self._ledger is None:
                 self._redis = connect(self._settings)
-                self._ledger = Ledger(self._redis, self._settings.keys, self._settings.wake_up_grace)
+                self._ledger = Ledger(
+                    self._redis,
+                    self._settings.keys,
+                    self._settings.wake_up_grace,
+                    replicas=self._settings.required_replicas,
+                )
             return self._ledger
 
     @property

@@ -6,6 +6,7 @@ import hashlib
 import json
 import mimetypes
 import os
+import stat
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,6 +19,9 @@ from labrelay.context import Activity, Artifact, ExportContext
 from labrelay.errors import InvalidInput, StillBeingWritten
 from labrelay.settings import ProducerSettings
 
+#: Bytes up to which a file is read in one piece to hash it, at a third of the cost of reading it piece by piece.
+_READ_WHOLE = 2**20
+
 
 @dataclass(frozen=True)
 class Manifest:
@@ -26,6 +30,8 @@ class Manifest:
     context: ExportContext
     digest: str
     warnings: tuple[str, ...]
+    #: The wire form of the context.
+    text: str
 
 
 @dataclass(frozen=True)
@@ -86,7 +92,12 @@ def make_manifest(context: ExportContext, settings: ProducerSettings) -> Manifes
             "activities": tuple(_map_activity(a, settings.path_map, left_out) for a in context.activities),
         }
     )
-    return Manifest(completed, digest(completed), tuple(warnings))
+    return Manifest(completed, digest(completed), tuple(warnings), completed.to_json())
+
+
+def paths_of(context: ExportContext) -> list[Path]:
+    """Return the record and every file that a context names, each once, as the producer spells them."""
+    return [context.xml_file_path, *(named.path for named in _named_files(context))]
 
 
 def digest(context: ExportContext) -> str:
@@ -160,7 +171,7 @@ def _named_files(context: ExportContext) -> Iterable[_Named]:
 
 
 def _artifact(
-    named: _Named, described: Artifact, stat: os.stat_result, sha256: str | None, path_map: dict[str, str]
+    named: _Named, described: Artifact, seen: os.stat_result, sha256: str | None, path_map: dict[str, str]
 ) -> Artifact:
     """Return one file as the workers will see it, with what the submitter says of it kept."""
     if described.sha256 is not None and sha256 not in (None, described.sha256):
@@ -171,9 +182,9 @@ def _artifact(
         path=map_path(named.path, path_map),
         role=named.role,
         media_type=described.media_type or mimetypes.guess_type(named.path.name)[0],
-        size=stat.st_size,
+        size=seen.st_size,
         sha256=sha256 or described.sha256,
-        mtime_ns=None if sha256 else stat.st_mtime_ns,
+        mtime_ns=None if sha256 else seen.st_mtime_ns,
         backend=described.backend,
     )
 
@@ -201,7 +212,7 @@ def is_under(path: Path, roots: Iterable[Path]) -> bool:
 
 def _stat_settled(files: list[_Named], settle_seconds: float) -> dict[Path, os.stat_result]:
     first = {named.path: _stat(named) for named in files}
-    newest = max(stat.st_mtime for stat in first.values())
+    newest = max(seen.st_mtime for seen in first.values())
     fresh_for = settle_seconds - (time.time() - newest)
     if fresh_for <= 0:
         return first
@@ -213,7 +224,7 @@ def _stat_settled(files: list[_Named], settle_seconds: float) -> dict[Path, os.s
 
 def _stat(named: _Named) -> os.stat_result:
     try:
-        stat = named.path.stat()
+        found = named.path.stat()
     except FileNotFoundError:
         raise InvalidInput(
             named.field, f"no such file {named.path}", "Correct the path, --root or path_map"
@@ -221,9 +232,9 @@ def _stat(named: _Named) -> os.stat_result:
     except (OSError, ValueError) as error:  # a null byte in a path is a ValueError
         reason = getattr(error, "strerror", None) or error
         raise InvalidInput(named.field, f"{str(named.path)!r}: {reason}", "Make it readable") from None
-    if not named.path.is_file():
+    if not stat.S_ISREG(found.st_mode):
         raise InvalidInput(named.field, f"{named.path} is not a file", "Name a file")
-    return stat
+    return found
 
 
 def _refuse_moved(named: _Named, before: os.stat_result, after: os.stat_result) -> None:
@@ -235,8 +246,12 @@ def _refuse_moved(named: _Named, before: os.stat_result, after: os.stat_result) 
 
 def _sha256(named: _Named, before: os.stat_result) -> str:
     try:
-        with named.path.open("rb") as file:
-            result = hashlib.file_digest(file, "sha256").hexdigest()
+        # Unbuffered: records are read whole, and for the others `file_digest` has a buffer of its own.
+        with named.path.open("rb", buffering=0) as file:
+            if before.st_size <= _READ_WHOLE:
+                result = hashlib.sha256(file.readall()).hexdigest()
+            else:
+                result = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise InvalidInput(named.field, f"{named.path}: {error.strerror}", "Make it readable") from None
     _refuse_moved(named, before, _stat(named))

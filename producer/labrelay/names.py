@@ -8,14 +8,18 @@ from typing import Final
 TASK_EXPORT = "labrelay.export"
 QUEUE_EXPORTS = "labrelay.exports"
 
-#: Most exports that one wake-up names (facts: a Celery message costs about 3 ms of CPU however many it names).
-IDS_PER_WAKE_UP = 64
+#: Most exports that one wake-up is good for: a Celery message costs about 3 ms of CPU however many they are.
+EXPORTS_PER_WAKE_UP = 64
 
 CONTEXT_SCHEMA: Final = "labrelay.export_context/1"
+
+#: First word of every message between a worker and a viewer.
+VIEWER_SCHEMA: Final = "labrelay.viewer/1"
 
 ENTRY_POINTS_DESTINATIONS = "labrelay.destinations"
 ENTRY_POINTS_BACKENDS = "labrelay.backends"
 ENTRY_POINTS_COMMANDS = "labrelay.commands"
+ENTRY_POINTS_CHECKS = "labrelay.checks"
 ENTRY_POINTS_SETTINGS = "labrelay.settings"
 ENTRY_POINTS_THIS_MACHINE = "labrelay.this_machine"
 
@@ -24,6 +28,14 @@ FIELD_DELIVERY = "d:"
 FIELD_INTENT = "i:"
 FIELD_RECEIPT = "r:"
 FIELD_PREVIOUS_RECEIPT = "p:"
+
+#: Field of an export's hash: the span its submit was traced as.
+FIELD_TRACEPARENT = "traceparent"
+
+#: Fields that hold the bulk of an export.
+FIELD_CONTEXT = "context"
+FIELD_PACKED = "packed"  # of a tombstone, and of a row as it is read
+FIELD_EARLIER = "earlier"
 
 #: Fields of a tombstone, beside those of the row it stands for.
 FIELD_ARCHIVE_FILE = "archive_file"
@@ -34,7 +46,11 @@ FIELD_ARCHIVE_WHY = "archive_why"
 #: Error kind of an export that killed its workers; the others are `DeliveryError.kind`.
 KIND_POISON = "poison"
 
+PACKED_SCHEMA: Final = "labrelay.packed_export/1"
 ARCHIVE_SCHEMA: Final = "labrelay.archived_export/1"
+#: Each line of a report of `labrelay check`.
+AUDIT_SCHEMA: Final = "labrelay.audit_line/1"
+DOCTOR_SCHEMA: Final = "labrelay.doctor/1"
 
 
 @dataclass(frozen=True)
@@ -51,9 +67,37 @@ class Keys:
         """List: what happened to one export, oldest first."""
         return f"{self.prefix}trail:{export_id}"
 
+    def packed(self, export_id: str) -> str:
+        """String: context, deliveries, receipts and trail of a delivered export, compressed."""
+        return f"{self.prefix}packed:{export_id}"
+
+    @property
+    def packed_until(self) -> str:
+        """String: delivered exports that ended before this time in milliseconds are packed."""
+        return f"{self.prefix}packed_until"
+
     def state(self, state: str) -> str:
         """Sorted set: ids in one state, by time of the last change in milliseconds."""
         return f"{self.prefix}state:{state}"
+
+    def ready(self, priority: str) -> str:
+        """Sorted set: exports that a worker may claim now, by the time in milliseconds since when."""
+        return f"{self.prefix}ready:{priority}"
+
+    @property
+    def rung(self) -> str:
+        """String: how many wake-ups are on their way, as far as is known."""
+        return f"{self.prefix}rung"
+
+    @property
+    def wake_ups(self) -> str:
+        """List: wake-ups that no worker has received yet (Celery's, as kombu names it)."""
+        return f"{self.prefix}{QUEUE_EXPORTS}"
+
+    @property
+    def unacknowledged(self) -> str:
+        """Sorted set, Celery's: wake-ups that workers are busy with."""
+        return f"{self.prefix}unacked_index"
 
     @property
     def due(self) -> str:
@@ -111,3 +155,8 @@ class Keys:
     def worker_info(self) -> str:
         """Hash: worker process to what it serves, as JSON."""
         return f"{self.prefix}worker_info"
+
+    @property
+    def metrics(self) -> str:
+        """Sorted set: addresses at which Prometheus scrapes workers, by when they were announced."""
+        return f"{self.prefix}metrics"

@@ -20,6 +20,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from labrelay.errors import InvalidInput, NoSuchExport, OutboxFull
 from labrelay.ledger import Entry
 from labrelay.outbox_file import OutboxFile
+from labrelay.priorities import Priority
 from labrelay.settings import ProducerSettings
 
 #: What one step of a flush takes along at most.
@@ -235,10 +236,10 @@ class Outbox:
 
 
 _INSERT = """
-INSERT INTO entries (state, bytes, export_id, digest, session, instrument, strategy, destinations, replace,
-    submitted, context)
-VALUES ('waiting', :bytes, :export_id, :digest, :session, :instrument, :strategy, :destinations, :replace,
-    :submitted, :context)
+INSERT INTO entries (state, bytes, export_id, digest, session, instrument, strategy, destinations, priority,
+    replace, submitted, context)
+VALUES ('waiting', :bytes, :export_id, :digest, :session, :instrument, :strategy, :destinations,
+    :priority, :replace, :submitted, :context)
 """
 
 
@@ -250,6 +251,7 @@ def _row(entry: Entry, *, replace: bool, submitted: float) -> dict[str, str | in
         "instrument": entry.instrument,
         "strategy": entry.strategy,
         "destinations": json.dumps(entry.destinations),
+        "priority": str(entry.priority),
         "context": entry.context,
     }
     size = sum(len(text.encode()) for text in texts.values())
@@ -274,6 +276,7 @@ def _waiting(row: sqlite3.Row) -> Waiting:
         instrument=row["instrument"],
         strategy=row["strategy"],
         destinations=tuple(json.loads(row["destinations"])),
+        priority=Priority(row["priority"]),
     )
     return Waiting(row["number"], entry, bool(row["replace"]), row["submitted"])
 

@@ -29,6 +29,9 @@ _FORMAT = 1
 #: Says "this is a labrelay outbox" in the file's header ("LRob").
 _APPLICATION_ID = 0x4C526F62
 
+#: Files of older releases have no such column; these leave it to its default, so the format stays the same.
+_PRIORITY = "priority TEXT NOT NULL DEFAULT 'normal'"
+
 _SCHEMA = f"""
 PRAGMA application_id = {_APPLICATION_ID};
 PRAGMA user_version = {_FORMAT};
@@ -42,6 +45,7 @@ CREATE TABLE entries (
     instrument TEXT NOT NULL,
     strategy TEXT NOT NULL,
     destinations TEXT NOT NULL,
+    {_PRIORITY},
     replace INTEGER NOT NULL,
     submitted REAL NOT NULL,
     reason TEXT NOT NULL DEFAULT '',
@@ -156,6 +160,9 @@ class OutboxFile:
         (application,) = database.execute("PRAGMA application_id").fetchone()
         (version,) = database.execute("PRAGMA user_version").fetchone()
         if (application, version) == (_APPLICATION_ID, _FORMAT):
+            columns = {name for _, name, *_ in database.execute("PRAGMA table_info(entries)")}
+            if "priority" not in columns:
+                database.execute(f"ALTER TABLE entries ADD COLUMN {_PRIORITY}")
             return
         if application == _APPLICATION_ID:
             msg = f"it has format {version}, which a newer labrelay wrote; use that one"

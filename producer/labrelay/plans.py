@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from pydantic import BaseModel, ConfigDict
 
 from labrelay.errors import InvalidInput, LedgerUnavailable
+from labrelay.priorities import Priority
 from labrelay.results import DestinationInfo, RouteInfo, WorkerInfo
 from labrelay.strategies import Strategy, parse_strategy
 
@@ -35,11 +36,20 @@ class PlannedStep(BaseModel):
 
 
 class Plan(BaseModel):
-    """What would happen to a context."""
+    """What would happen to a context.
+
+    Parameters
+    ----------
+    strategy, because
+        How many destinations have to have it, and why these.
+    priority
+        How soon a worker would take it when many wait; the priorities of the steps are their order within it.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     strategy: Strategy
+    priority: Priority = Priority.NORMAL
     because: str
     steps: tuple[PlannedStep, ...]
 
@@ -72,7 +82,13 @@ def by_priority(infos: Iterable[DestinationInfo]) -> list[DestinationInfo]:
     return sorted(infos, key=lambda info: (-info.priority, info.name))
 
 
-def make_plan(instrument: str, strategy: str | None, named: tuple[str, ...], workers: Sequence[WorkerInfo]) -> Plan:
+def make_plan(
+    instrument: str,
+    strategy: str | None,
+    named: tuple[str, ...],
+    workers: Sequence[WorkerInfo],
+    priority: Priority = Priority.NORMAL,
+) -> Plan:
     """Explain order, waits and skips for one instrument's export.
 
     Raises
@@ -102,7 +118,7 @@ def make_plan(instrument: str, strategy: str | None, named: tuple[str, ...], wor
         for name in selection.names
         if name not in known
     ]
-    return Plan(strategy=selection.strategy, because=selection.because, steps=tuple(steps))
+    return Plan(strategy=selection.strategy, priority=priority, because=selection.because, steps=tuple(steps))
 
 
 def _explain(info: DestinationInfo, chosen: Sequence[DestinationInfo], selection: Selection) -> PlannedStep:

@@ -13,8 +13,9 @@ MASK = "[redacted]"
 _TELLING = (
     r"pass(?:word|wd|phrase)|secret|token|(?:api|access|private)[_-]?key|credentials?|signature|authorization|cookie"
 )
-#: … and those that do so only as a word of their own: ``sig``, but neither ``signal`` nor ``design``.
-_SHORT = r"pass|pwd|sig|akid|uid|auth"
+#: … and those that do so only as a word of their own: ``sig``, but neither ``signal`` nor ``design``. A user id is
+#: half of a credential at some services.
+_SHORT = r"pass|pwd|sig|akid|uid|user[_-]?id|auth"
 # Every repetition is bounded: error texts are foreign, and a pattern must not hang on one.
 _NAME = (
     rf"(?<![\w-])(?:[\w-]{{0,80}}(?:{_TELLING})|(?:[\w-]{{0,80}}[_-])?(?:{_SHORT}))(?:[_-][\w-]{{0,40}})?(?![\w-])"
@@ -28,6 +29,12 @@ _BEARER = re.compile(
     r"\b((?i:bearer|basic|token))\s{1,3}(?=\S{0,200}\d|\S{0,200}[a-z]\S{0,200}[A-Z]|\S{24})[A-Za-z0-9._~+/=-]{8,}"
 )
 _PAIR = re.compile(rf"(?i)({_NAME}{_SEPARATOR})(?!{re.escape(MASK)})[^\s&;'\",}})]+")
+#: Without any of these no pattern for names and headers matches: a line of a log is looked through in a microsecond
+#: instead of sixty.
+_HINTS = (
+    "pass", "secret", "token", "key", "credential", "signature", "auth", "cookie", "pwd", "sig", "akid", "uid",
+    "user", "bearer", "basic",
+)  # fmt: skip
 _LONGEST_TEXT, _LONGEST_LOOKED_AT = 2000, 20_000
 
 
@@ -50,26 +57,58 @@ class Redactor:
         text = text[:_LONGEST_LOOKED_AT]
         for secret in self._secrets:
             text = text.replace(secret, MASK)
-        text = _USERINFO.sub(f"{MASK}@", text)
+        if "@" in text:
+            text = _USERINFO.sub(f"{MASK}@", text)
+        if _is_plain(text):
+            return _shortened(text)
         text = _HEADER.sub(rf"\1\2{MASK}", text)
         text = _BEARER.sub(rf"\1 {MASK}", text)
         text = _PAIR.sub(rf"\1{MASK}", text)
-        return text if len(text) <= _LONGEST_TEXT else text[:_LONGEST_TEXT] + " …"
+        return _shortened(text)
+
+
+def _is_plain(text: str) -> bool:
+    # Beyond ASCII, letters may equal others in ways that `lower` does not know.
+    if not text.isascii():
+        return False
+    folded = text.lower()
+    for hint in _HINTS:  # noqa: SIM110  a generator would cost more than all the looks: this is asked for every text
+        if hint in folded:
+            return False
+    return True
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _LONGEST_TEXT else text[:_LONGEST_TEXT] + " …"
 
 
 redact = Redactor()
 
 
+def is_secret_name(name: str) -> bool:
+    """Return whether what has this name is a secret.
+
+    Examples
+    --------
+    >>> is_secret_name("NX_CDCS_TOKEN"), is_secret_name("NX_CDCS_URL")
+    (True, False)
+    """
+    return _SECRET_NAME.fullmatch(name) is not None
+
+
 def mask_table(value: Any) -> Any:
-    """Return settings with the values of secret-looking names and of all headers masked, however deep they lie."""
+    """Return settings without secrets: values of telling names, all headers, and what looks like one in a text."""
     if isinstance(value, Mapping):
         return {key: _mask_item(str(key), item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [mask_table(item) for item in value]
-    return _USERINFO.sub(f"{MASK}@", value) if isinstance(value, str) else value
+    return redact(value) if isinstance(value, str) else value
 
 
 def _mask_item(key: str, item: Any) -> Any:
+    if key.lower() == "headers":
+        # An environment variable gives them as one text.
+        return dict.fromkeys(item, MASK) if isinstance(item, Mapping) else MASK
     if isinstance(item, Mapping):
-        return dict.fromkeys(item, MASK) if key.lower() == "headers" else mask_table(item)
-    return MASK if _SECRET_NAME.fullmatch(key) else mask_table(item)
+        return mask_table(item)
+    return MASK if is_secret_name(key) else mask_table(item)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+from labrelay.priorities import Priority
 
 
 class ExportState(StrEnum):
@@ -57,6 +59,15 @@ def utc_now() -> datetime:
 class _Wire(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    def with_values(self, **values: Any) -> Self:
+        """Return a copy with other values: `model_copy` at a fifth of its cost, for the hot path."""
+        copy = self.__class__.__new__(self.__class__)
+        object.__setattr__(copy, "__dict__", {**self.__dict__, **values})
+        object.__setattr__(copy, "__pydantic_fields_set__", self.__pydantic_fields_set__ | values.keys())
+        object.__setattr__(copy, "__pydantic_extra__", None)
+        object.__setattr__(copy, "__pydantic_private__", None)
+        return copy
+
 
 class ExportResult(_Wire):
     """Result of one export attempt, with the field names of NexusLIMS's class."""
@@ -83,6 +94,12 @@ class Receipt(_Wire):
     at: AwareDatetime
     worker: str = ""
     metadata: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def unlinked(self) -> tuple[str, ...]:
+        """Destinations that the entry should link to and does not, because they had nothing to link to yet."""
+        names = self.metadata.get("unlinked")
+        return tuple(map(str, names)) if isinstance(names, list | tuple) else ()
 
     def as_result(self) -> ExportResult:
         """Return the result that later destinations read from ``context.previous_results``."""
@@ -134,6 +151,7 @@ class ExportStatus(_Wire):
     instrument_pid: str
     strategy: str = Field(description="empty: the workers' routes and settings decide")
     destinations: tuple[str, ...] = ()
+    priority: Priority = Priority.NORMAL
     revision: int
     runs: int = Field(description="how often a worker claimed it")
     summary: str = ""
@@ -143,6 +161,21 @@ class ExportStatus(_Wire):
     deliveries: tuple[DeliveryStatus, ...] = ()
     cause: str = Field("", description="poison: it killed its workers")
     archived: ArchiveInfo | None = None
+
+
+class Backlog(_Wire):
+    """How much waits for workers."""
+
+    ready: dict[Priority, int] = Field(description="exports that a worker may claim now, by priority")
+    running: int
+    unfinished: int = Field(description="ready, running, or waiting for their time")
+    overdue: int = Field(description="nobody has looked at them in time: no worker runs, or Redis is very slow")
+    wake_ups: int = Field(description="messages in Celery's queue; one is good for many exports")
+
+    @property
+    def total_ready(self) -> int:
+        """Exports that a worker may claim now: what more workers would make fewer."""
+        return sum(self.ready.values())
 
 
 class TrailEntry(_Wire):
@@ -196,6 +229,7 @@ class DestinationInfo(_Wire):
     enabled: bool = True
     waits_for: tuple[str, ...] | None = None
     reason: str = Field("", description="why it is disabled or unavailable")
+    lossy: bool = Field(False, description="it shows and keeps nothing: no export waits for it or counts it")
 
 
 class RouteInfo(_Wire):

@@ -15,6 +15,8 @@ from labrelay.names import (
     FIELD_INTENT,
     FIELD_RECEIPT,
 )
+from labrelay.packed import whole_row
+from labrelay.priorities import Priority
 from labrelay.results import (
     ArchiveInfo,
     Delivery,
@@ -41,6 +43,7 @@ def destinations_of(row: Row) -> tuple[str, ...]:
 
 def status_of(export_id: str, row: Row) -> ExportStatus:
     """Return the row as people read it."""
+    row = whole_row(row)
     deliveries = {name: Delivery.model_validate_json(v) for name, v in by_destination(row, FIELD_DELIVERY).items()}
     receipts = {name: Receipt.model_validate_json(v) for name, v in by_destination(row, FIELD_RECEIPT).items()}
     for name in receipts.keys() - deliveries.keys():
@@ -60,6 +63,7 @@ def status_of(export_id: str, row: Row) -> ExportStatus:
         instrument_pid=row["instrument"],
         strategy=row["strategy"],
         destinations=destinations_of(row),
+        priority=Priority(row.get("priority", Priority.NORMAL)),
         revision=int(row["revision"]),
         runs=int(row["runs"]),
         summary=row.get("summary", ""),

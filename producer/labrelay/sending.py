@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -45,9 +46,11 @@ class Sender:
         LedgerUnavailable
             Redis is away, frozen or full; whether the entries arrived is unknown, sending them again is safe.
         """
-        answers = patience.call(lambda: self._link.ledger.submit(entries, replace=replace))
+        # What loads modules at the first use is no silence of Redis, so it is done before the waiting begins.
+        ledger = self._link.ledger
+        answers = patience.call(lambda: ledger.submit(entries, replace=replace))
         fresh = [e for e, a in zip(entries, answers, strict=True) if a.outcome in ("accepted", "replaced")]
-        return answers, self.ring(map(_wake, fresh), patience)
+        return answers, self.ring(sum(answer.to_ring for answer in answers), map(_wake, fresh), patience)
 
     def send_again(self, batch: Sequence[Waiting]) -> list[Answer]:
         """Return the ledger's answers to entries of the outbox, any of which may have arrived before."""
@@ -61,10 +64,8 @@ class Sender:
         if replacing:
             second = ledger.submit([batch[index].entry for index in replacing], replace=True)
             for index, answer in zip(replacing, second, strict=True):
-                answers[index] = answer
-        # A duplicate that is still queued may have lost its wake-up together with its first answer.
-        queued = [w.entry for w, a in zip(batch, answers, strict=True) if _needs_waking(a)]
-        self.ring(map(_wake, queued), Patience(None))
+                answers[index] = dataclasses.replace(answer, to_ring=answer.to_ring + answers[index].to_ring)
+        self.ring(sum(a.to_ring for a in answers), (_wake(w.entry) for w in batch), Patience(None))
         return answers
 
     def _still_replaces(self, waiting: Waiting, answer: Answer) -> bool:
@@ -74,15 +75,16 @@ class Sender:
         made = self._link.ledger.status(waiting.entry.export_id).created
         return made < datetime.fromtimestamp(waiting.submitted, UTC)
 
-    def ring(self, exports: Iterable[Wake], patience: Patience) -> tuple[str, ...]:
-        """Wake workers for exports that are in the ledger; returns warnings, for a lost wake-up loses nothing."""
+    def ring(self, count: int, exports: Iterable[Wake], patience: Patience) -> tuple[str, ...]:
+        """Publish wake-ups for exports that are ready; returns warnings, for a lost wake-up loses nothing."""
+        if not count:
+            return ()
         from kombu.exceptions import OperationalError  # noqa: PLC0415  `import labrelay` must not load it
 
         wakes = list(exports)
-        if not wakes:
-            return ()
         try:
-            patience.call(lambda: self._link.wake_ups.publish(wakes))
+            wake_ups = self._link.wake_ups
+            patience.call(lambda: wake_ups.ring(count, wakes))
         except (OperationalError, OSError, LedgerUnavailable) as error:
             # The rows are in the ledger: the reconciler wakes them when their due time comes.
             _logger.warning("wake-up not sent (%s); a worker picks the export up by itself", type(error).__name__)
@@ -92,10 +94,6 @@ class Sender:
 
 def _wake(entry: Entry) -> Wake:
     return Wake(entry.export_id, entry.session, entry.instrument, entry.strategy)
-
-
-def _needs_waking(answer: Answer) -> bool:
-    return answer.outcome != "conflict" and answer.state is ExportState.QUEUED
 
 
 def explain_conflict(entry: Entry, answer: Answer) -> str:

@@ -24,10 +24,14 @@ from pydantic_settings import (
 )
 
 from labrelay.errors import InvalidInput, LedgerUnavailable
+from labrelay.logs import LogFormat
 from labrelay.names import Keys
+from labrelay.priorities import Priority
+from labrelay.redis_address import RedisAddress
 
 ENV_PREFIX = "LABRELAY_"
 StrategyName = Literal["all", "first_success", "best_effort"]
+LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 _CONFIG_FILE = "labrelay.toml"
 
 
@@ -53,7 +57,11 @@ class ProducerSettings(BaseSettings):
     )
 
     redis_url: SecretStr | None = Field(
-        None, description="Redis of ledger and wake-ups (redis://, rediss://, unix://); unset: the embedded one"
+        None,
+        description="Redis (redis://, rediss://, unix://, sentinel://) of ledger and wake-ups; unset: embedded",
+    )
+    redis_replicas: int | None = Field(
+        None, ge=0, description="replicas that must hold a write before it counts; unset: 1 with sentinel://, else 0"
     )
     home: Path = Field(
         default_factory=lambda: user_state_path("labrelay"),
@@ -61,6 +69,10 @@ class ProducerSettings(BaseSettings):
     )
     key_prefix: str = Field("labrelay:", description="prefix of every Redis key; one per installation")
     strategy: StrategyName = Field("all", description="strategy of exports that name none and match no route")
+    priorities: dict[str, Priority] = Field(
+        default_factory=dict,
+        description="[priorities]: shell patterns of instruments to urgent, normal or bulk; the first match counts",
+    )
     path_map: dict[str, str] = Field(
         default_factory=dict, description="path prefixes as the producer sees them, to those the workers see"
     )
@@ -78,6 +90,13 @@ class ProducerSettings(BaseSettings):
         1.5, gt=0, le=2, description="seconds that a submit waits for a silent Redis before the outbox takes over"
     )
     wake_up_grace: float = Field(30.0, gt=0, description="seconds until a lost wake-up is sent again")
+    log_format: LogFormat = Field("console", description="lines of the log for people, or JSON for collectors")
+    log_level: LogLevel | None = Field(
+        None, description="lowest level logged; unset: INFO in workers, nothing beside their answers in commands"
+    )
+    traces: bool = Field(
+        False, description="send OpenTelemetry spans (extra `otel`) to where OTEL_EXPORTER_OTLP_ENDPOINT says"
+    )
     archive_folder: Path | None = Field(
         None, description="where ended exports go when they leave Redis, as JSON Lines; unset: archive in the home"
     )
@@ -96,14 +115,9 @@ class ProducerSettings(BaseSettings):
 
     @field_validator("redis_url")
     @classmethod
-    def _single_server(cls, value: SecretStr | None) -> SecretStr | None:
-        scheme, found, _ = value.get_secret_value().partition("://") if value is not None else ("unix", "://", "")
-        if found and "cluster" in scheme:
-            msg = "Celery has no Redis Cluster transport; give a single server"
-            raise ValueError(msg)
-        if not found or scheme not in ("redis", "rediss", "unix"):
-            msg = "must begin with redis://, rediss:// or unix://"
-            raise ValueError(msg)
+    def _usable(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            RedisAddress(value.get_secret_value())
         return value
 
     @classmethod
@@ -138,6 +152,18 @@ class ProducerSettings(BaseSettings):
     def knows_a_redis(self) -> bool:
         """Whether a Redis is configured, or an embedded one has run: it may be away, but there is one."""
         return self.redis_url is not None or self.embedded_folder.is_dir()
+
+    @property
+    def redis_address(self) -> RedisAddress:
+        """Where Redis is; raises as `resolve_redis_url` does."""
+        return RedisAddress(self.resolve_redis_url())
+
+    @property
+    def required_replicas(self) -> int:
+        """Replicas that must hold a write before it counts: a failover forgets what only the master had."""
+        if self.redis_replicas is not None:
+            return self.redis_replicas
+        return int(self.redis_address.is_sentinel)
 
     def resolve_redis_url(self) -> str:
         """Return the Redis address: the configured one, else that of the running embedded server.
@@ -192,6 +218,9 @@ def load_settings(cls: type[Settings], **overrides: Any) -> Settings:
     except SettingsError as error:
         found = re.search(r'field "(\w+)"', str(error))
         name = found.group(1) if found else "settings"
+        if isinstance(error.__cause__, OSError):  # a secret's file
+            problem = f"its file cannot be read ({error.__cause__.strerror})"
+            raise InvalidInput(name, problem, "Correct what is in LABRELAY_SECRETS_DIR, or its rights") from None
         raise InvalidInput(name, "not valid JSON", f"Correct {ENV_PREFIX}{name.upper()}") from None
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 from rich.text import Text
@@ -10,8 +12,14 @@ from rich.text import Text
 from labrelay.deadletters import troubles_of
 from labrelay.outbox import Spooled
 from labrelay.plans import Plan
+from labrelay.priorities import Priority
 from labrelay.results import DeliveryState, DeliveryStatus, ExportState, ExportStatus, Submission, TrailEntry
 from labrelay.settings import EffectiveOption
+
+if TYPE_CHECKING:
+    from labrelay.doctor.findings import Finding
+    from labrelay.inbox.memory import Remembered
+    from labrelay.nexuslims import SweptSession
 
 _COLOURS = {
     "delivered": "green",
@@ -22,6 +30,7 @@ _COLOURS = {
     "retrying": "yellow",
     "waiting": "yellow",
     "conflict": "red",
+    "refused": "red",
     "spooled": "yellow",
 }
 
@@ -35,7 +44,8 @@ def exports_table(exports: Sequence[ExportStatus], title: str | None = None) -> 
     """Return exports with one column per destination."""
     names = list(dict.fromkeys(d.destination for export in exports for d in export.deliveries))
     table = Table(title=title, title_justify="left")
-    for heading in ("session", "instrument", "state"):
+    told = any(export.priority is not Priority.NORMAL for export in exports)
+    for heading in ("session", "instrument", *(["priority"] if told else []), "state"):
         table.add_column(heading, overflow="fold")
     for name in names:
         table.add_column(name, overflow="fold")
@@ -44,7 +54,8 @@ def exports_table(exports: Sequence[ExportStatus], title: str | None = None) -> 
         by_name = {d.destination: d for d in export.deliveries}
         state = coloured("cancelling" if export.cancelling else export.state)
         cells = [_cell(by_name.get(name)) for name in names]
-        table.add_row(export.session_identifier, export.instrument_pid, state, *cells, export.export_id)
+        priority = [str(export.priority)] if told else []
+        table.add_row(export.session_identifier, export.instrument_pid, *priority, state, *cells, export.export_id)
     return table
 
 
@@ -63,12 +74,15 @@ def _marked(text: Text, delivery: DeliveryStatus) -> Text:
         text.append(" (in doubt)", style="magenta")
     elif delivery.receipt is not None and delivery.receipt.adopted:
         text.append(" (adopted)")
+    if delivery.receipt is not None and delivery.receipt.unlinked:
+        text.append(f" (no link to {' and '.join(delivery.receipt.unlinked)} yet)", style="yellow")
     return text
 
 
 def status_table(export: ExportStatus) -> Table:
     """Return one export with a row per destination."""
-    table = Table(title=f"{export.export_id}: {export.state}  {export.summary}", title_justify="left")
+    priority = "" if export.priority is Priority.NORMAL else f" ({export.priority})"
+    table = Table(title=f"{export.export_id}: {export.state}{priority}  {export.summary}", title_justify="left")
     if export.archived is not None:
         where = export.archived
         table.caption = Text(f"archived on {where.at:%Y-%m-%d} ({where.why}): {where.file} on {where.host}")
@@ -134,6 +148,17 @@ def outbox_table(entries: Sequence[Spooled]) -> Table:
     return table
 
 
+def remembered_table(records: Sequence[Remembered]) -> Table:
+    """Return what a watched folder's records came to, oldest first."""
+    table = Table()
+    for heading in ("record", "outcome", "since (UTC)", "reason", "export ids"):
+        table.add_column(heading, overflow="fold")
+    for one in records:
+        at = f"{datetime.fromtimestamp(one.at, UTC):%Y-%m-%d %H:%M:%S}"
+        table.add_row(Text(one.record), coloured(one.outcome), at, Text(one.reason), "\n".join(one.export_ids))
+    return table
+
+
 def trail_table(entries: Sequence[TrailEntry]) -> Table:
     """Return the steps of one export."""
     table = Table()
@@ -152,7 +177,8 @@ def counts_line(counts: dict[ExportState, int]) -> Text:
 
 def plan_table(plan: Plan) -> Table:
     """Return what would happen, in order."""
-    table = Table(title=f"strategy {plan.strategy}; destinations: {plan.because}", title_justify="left")
+    title = f"strategy {plan.strategy}; taken as {plan.priority}; destinations: {plan.because}"
+    table = Table(title=title, title_justify="left")
     for heading in ("", "destination", "type", "priority", "what happens"):
         table.add_column(heading, overflow="fold")
     for step in plan.steps:
@@ -168,4 +194,31 @@ def settings_table(options: Sequence[EffectiveOption]) -> Table:
         table.add_column(heading, overflow="fold")
     for option in options:
         table.add_row(option.name, Text(option.value), Text(option.source), Text(option.help))
+    return table
+
+
+def findings_table(findings: Sequence[Finding]) -> Table:
+    """Return what `labrelay doctor` found."""
+    table = Table()
+    for heading in ("", "what", "problem", "repair", "code"):
+        table.add_column(heading, overflow="fold")
+    for one in findings:
+        severity = Text(str(one.severity), style=_SEVERITIES[one.severity])
+        table.add_row(severity, Text(one.subject), Text(one.problem), Text(one.repair), Text(one.code))
+    return table
+
+
+_SEVERITIES = {"error": "red", "warning": "yellow", "note": "dim"}
+
+
+def sweep_table(sessions: Sequence[SweptSession]) -> Table:
+    """Return what a sweep did, session by session."""
+    table = Table(title=f"{len(sessions)} sessions", title_justify="left")
+    for heading in ("session", "instrument", "outcome", "state", "written back", "reason"):
+        table.add_column(heading, overflow="fold")
+    table.add_column("export id", no_wrap=True)
+    for one in sessions:
+        name, instrument = one.session_identifier, one.instrument_pid
+        outcome, state, written = coloured(one.outcome), coloured(one.state), str(one.written or "")
+        table.add_row(name, instrument, outcome, state, written, one.reason, one.export_id)
     return table

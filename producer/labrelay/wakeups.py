@@ -1,26 +1,28 @@
-"""Wake-ups: the Celery messages that name exports, and the broker settings both sides share."""
+"""Wake-ups: the Celery messages that tell workers to look, and the broker settings both sides share."""
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
 
-from labrelay.names import IDS_PER_WAKE_UP, QUEUE_EXPORTS, TASK_EXPORT
+from labrelay.names import QUEUE_EXPORTS, TASK_EXPORT
 from labrelay.redaction import redact
 from labrelay.settings import ProducerSettings
 
 if TYPE_CHECKING:
     from celery import Celery
 
+#: After so long an unacknowledged message goes to another worker.
+VISIBILITY_SECONDS = 3600
+
 _SHOWN_SESSIONS = 5
 
 
 @dataclass(frozen=True)
 class Wake:
-    """What a wake-up says of one export: its id travels, the rest is for people reading Flower."""
+    """What a wake-up says of one export to people who read Flower."""
 
     export_id: str
     session: str
@@ -33,8 +35,9 @@ class Wake:
 
 def broker_settings(settings: ProducerSettings) -> dict[str, Any]:
     """Return the Celery settings that producer and worker must agree on (facts: celery-on-redis, section 7)."""
+    address = settings.redis_address.broker()
     return {
-        "broker_url": celery_url(settings.resolve_redis_url()),
+        **address,
         # pickle would be code execution for anyone who can write to Redis
         "task_serializer": "json",
         "result_serializer": "json",
@@ -48,7 +51,7 @@ def broker_settings(settings: ProducerSettings) -> dict[str, Any]:
         "broker_transport_options": {
             "global_keyprefix": settings.key_prefix,
             # a wake-up that comes again meets a lease or a finished export, so this need only exceed a usual task
-            "visibility_timeout": 3600,
+            "visibility_timeout": VISIBILITY_SECONDS,
             # the default sweep of unacknowledged messages takes about 100 s
             "unacked_restore_interval": 5,
             "unacked_restore_throttle": 1,
@@ -56,6 +59,7 @@ def broker_settings(settings: ProducerSettings) -> dict[str, Any]:
             "socket_connect_timeout": 5,
             "socket_keepalive": True,
             "health_check_interval": 25,
+            **address["broker_transport_options"],
         },
         "task_publish_retry_policy": {
             "max_retries": 1,
@@ -66,21 +70,13 @@ def broker_settings(settings: ProducerSettings) -> dict[str, Any]:
     }
 
 
-def celery_url(redis_url: str) -> str:
-    """Return a Redis address in Celery's spelling, which differs for Unix sockets."""
-    if not redis_url.startswith("unix://"):
-        return redis_url
-    # Flower does not decode percent signs, and macOS has a blank in its state folder.
-    path, mark, options = redis_url.removeprefix("unix://").partition("?")
-    return f"redis+socket://{unquote(path)}{mark}{options}"
-
-
 def producer_app(settings: ProducerSettings) -> Celery:
     """Return a Celery app that can publish wake-ups and nothing else."""
     from celery import Celery  # noqa: PLC0415  `import labrelay` must not load it
 
     app = Celery("labrelay", set_as_current=False)
     app.conf.update(broker_settings(settings))
+    app.amqp  # noqa: B018  loads what publishing needs
     # The workers' longer timeouts would only keep a publish hanging that the submit has given up on.
     app.conf.broker_transport_options |= {
         "socket_timeout": settings.redis_timeout,
@@ -95,25 +91,34 @@ class WakeUps:
     def __init__(self, app: Celery) -> None:
         self._app = app
 
-    def publish(self, wakes: Sequence[Wake], *, again: bool = False) -> None:
-        """Publish the exports in as few messages as allowed.
+    def ring(self, count: int, wakes: Sequence[Wake], *, again: bool = False) -> None:
+        """Publish so many wake-ups, each good for as many ready exports as a worker takes at once.
+
+        A first one for one export names it, and carries its id: Flower and `labrelay status` agree then.
+
+        Parameters
+        ----------
+        count
+            How many; the ledger says so.
+        wakes
+            What they are for, or the first of them, for people.
+        again
+            Some of them were woken before.
 
         Raises
         ------
         kombu.exceptions.OperationalError
-            The broker is away; whether the message arrived is unknown, and the reconciler settles it.
+            The broker is away; whether the messages arrived is unknown, and the reconciler settles it.
         """
-        by_id = {wake.export_id: wake for wake in wakes}
+        lone = wakes[0].export_id if len(wakes) == count == 1 and not again else None
         with self._app.producer_or_acquire() as producer:
-            for ids in _batches(list(by_id)):
-                # A lone first wake-up carries the export's own id, so that Flower and `labrelay status` agree.
-                task_id = ids[0] if len(ids) == 1 and not again else str(uuid.uuid4())
+            for _ in range(count):
                 self._app.send_task(
                     TASK_EXPORT,
-                    kwargs={"ids": list(ids)},
-                    task_id=task_id,
+                    kwargs={"ids": [lone] if lone else [], "looks": True},
+                    task_id=lone or str(uuid.uuid4()),
                     argsrepr="()",
-                    kwargsrepr=_readable([by_id[i] for i in ids]),
+                    kwargsrepr=_readable(wakes),
                     producer=producer,
                     queue=QUEUE_EXPORTS,
                 )
@@ -127,8 +132,3 @@ def _readable(wakes: Sequence[Wake]) -> str:
     shown = "; ".join(str(wake) for wake in wakes[:_SHOWN_SESSIONS])
     more = f"; and {len(wakes) - _SHOWN_SESSIONS} more" if len(wakes) > _SHOWN_SESSIONS else ""
     return redact(f"{{{shown}{more}}}")
-
-
-def _batches(export_ids: Sequence[str]) -> Iterator[Sequence[str]]:
-    for start in range(0, len(export_ids), IDS_PER_WAKE_UP):
-        yield export_ids[start : start + IDS_PER_WAKE_UP]

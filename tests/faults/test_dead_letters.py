@@ -22,22 +22,12 @@ def command(*arguments: str) -> Result:
     return CliRunner().invoke(main, ["dead", *arguments])
 
 
-def parked(lab, **options):
+def parked(lab):
     """Return an export that is parked as unknown: its worker was killed while sending to a plugin that is blind."""
-    held = lab.folder / "held"
-    held.touch()
-    table = {"type": "blind", "log": str(lab.events_file), "hold_while": str(held), **options}
-    lab.destinations["blind"] = table
-    lab.write_settings()
-    worker = lab.start_worker()
-    with lab.client() as client:
-        export_id = client.submit(lab.session()).export_id
-        lab.wait_until(lambda: lab.events(event="export", name="blind"))
-        worker.send(signal.SIGKILL)
-        worker.wait()
-        held.unlink()
-        lab.start_worker()
-        assert client.wait(export_id, 60).state is ExportState.UNKNOWN
+    lab.recorder("blind", type="blind", hold_while=lab.held)
+    export_id = lab.kill_while_sending("blind")
+    lab.start_worker()
+    assert lab.finished(export_id).state is ExportState.UNKNOWN
     return export_id
 
 
@@ -104,44 +94,28 @@ def test_a_person_who_looked_has_a_doubtful_delivery_sent_again(lab):
 
 def test_doubtful_sends_are_repeated_where_the_settings_say_so(lab):
     # Given on_unknown = retry, and a worker killed while it sends to a plugin that cannot be asked
-    held = lab.folder / "held"
-    held.touch()
     lab.options["on_unknown"] = "retry"
-    lab.destinations["blind"] = {"type": "blind", "log": str(lab.events_file), "hold_while": str(held)}
-    lab.write_settings()
-    worker = lab.start_worker()
-    with lab.client() as client:
-        export_id = client.submit(lab.session()).export_id
-        lab.wait_until(lambda: lab.events(event="export", name="blind"))
-        worker.send(signal.SIGKILL)
-        worker.wait()
-        held.unlink()
+    lab.recorder("blind", type="blind", hold_while=lab.held)
+    export_id = lab.kill_while_sending("blind")
 
-        # When another worker takes over, then it sends again unasked
-        lab.start_worker()
-        assert client.wait(export_id, 60).state is ExportState.DELIVERED
+    # When another worker takes over, then it sends again unasked
+    lab.start_worker()
+    assert lab.finished(export_id).state is ExportState.DELIVERED
     assert len(lab.events(event="export", name="blind")) == 2
 
 
 def test_a_revision_that_replaces_one_in_doubt_asks_about_that_one_first(lab):
     # Given a worker killed while it was sending revision 1
-    held = lab.folder / "held"
-    held.touch()
-    lab.recorder("slow", hold_while=held, find_in_log=True)
-    worker = lab.start_worker()
-    with lab.client() as client:
-        export_id = client.submit(lab.session()).export_id
-        lab.wait_until(lambda: lab.events(event="export", name="slow"))
-        worker.send(signal.SIGKILL)
-        worker.wait()
-        held.unlink()
+    lab.recorder("slow", hold_while=lab.held, find_in_log=True)
+    export_id = lab.kill_while_sending("slow")
 
-        # When revision 2 replaces it
-        changed = lab.session()
-        changed.xml_file_path.write_text("<other/>")
+    # When revision 2 replaces it
+    changed = lab.session()
+    changed.xml_file_path.write_text("<other/>")
+    with lab.client() as client:
         client.submit(changed, replace=True)
-        lab.start_worker()
-        assert client.wait(export_id, 60).state is ExportState.DELIVERED
+    lab.start_worker()
+    assert lab.finished(export_id).state is ExportState.DELIVERED
 
     # Then revision 1 was asked about, and revision 2 was sent and not mistaken for it
     assert [event["revision"] for event in lab.events(event="find", name="slow")] == [1]
@@ -225,8 +199,7 @@ def test_a_worker_killed_while_it_archives_loses_nothing(lab):
         for moved in (20, 100):
             worker = lab.start_worker()
             lab.wait_until(lambda moved=moved: client.ledger._redis.hlen("labrelay:archived") >= moved)
-            worker.send(signal.SIGKILL)
-            worker.wait()
+            worker.kill()
         lab.start_worker()
         lab.wait_until(lambda: client.ledger._redis.hlen("labrelay:archived") == 200, 60)
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import subprocess
 from pathlib import Path
 
 import pytest
+from disks import fill, small_file_system
 
 from labrelay.results import ExportState
 
@@ -17,28 +16,8 @@ pytestmark = [pytest.mark.faults, pytest.mark.integration]
 @pytest.fixture
 def small_disk(tmp_path):
     """Mount a file system of 256 KiB."""
-    if os.geteuid() != 0:
-        pytest.skip("mounting a small file system needs root")
-    folder = tmp_path / "small"
-    folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "labrelay-test", folder], check=True)
-    try:
+    with small_file_system(tmp_path / "small", "256k") as folder:
         yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", folder], check=True)
-
-
-def fill(path: Path) -> None:
-    """Write until the disk is full."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT)
-    try:
-        while True:
-            os.write(descriptor, b"x" * 4096)
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-    finally:
-        os.close(descriptor)
 
 
 def error_of(lab, export_id: str) -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import signal
 from collections import Counter
 
 import pytest
+from old_release import name_exports
 
 from labrelay.results import ExportState
 
@@ -22,7 +22,7 @@ def test_fifty_kills_between_two_destinations_repeat_nothing_and_lose_nothing(la
     lab.recorder("first", priority=90)
     lab.recorder("killer", priority=50, waits_for=["first"], kill_once_in=markers, find_in_log=True)
     lab.recorder("last", priority=10, waits_for=["killer"])
-    lab.start_worker("prefork", concurrency=4)
+    lab.start_worker("prefork", concurrency=4, LABRELAY_IN_FLIGHT="1")
 
     # When fifty of them are delivered, one to a process at a time
     with lab.client() as client:
@@ -39,49 +39,29 @@ def test_fifty_kills_between_two_destinations_repeat_nothing_and_lose_nothing(la
 
 
 def test_a_killed_worker_hands_over_to_another_which_asks_before_it_sends(lab):
-    # Given a worker in the middle of a call, at a destination that can be asked
-    held = lab.folder / "held"
-    held.touch()
+    # Given a worker killed in the middle of a call, at a destination that can be asked
     lab.recorder("done", priority=90)
-    lab.recorder("slow", priority=10, waits_for=["done"], hold_while=held, find_in_log=True)
-    worker = lab.start_worker()
-    with lab.client() as client:
-        export_id = client.submit(lab.session()).export_id
-        lab.wait_until(lambda: lab.events(event="export", name="slow"))
+    lab.recorder("slow", priority=10, waits_for=["done"], hold_while=lab.held, find_in_log=True)
+    export_id = lab.kill_while_sending("slow")
 
-        # When it is killed and another one starts
-        worker.send(signal.SIGKILL)
-        worker.wait()
-        held.unlink()
-        lab.start_worker()
+    # When another one starts
+    lab.start_worker()
 
-        # Then the export completes: asked about once, sent again because it had not arrived
-        assert client.wait(export_id, 60).state is ExportState.DELIVERED
+    # Then the export completes: asked about once, sent again because it had not arrived
+    assert lab.finished(export_id).state is ExportState.DELIVERED
     assert len(lab.events(event="find", name="slow")) == 1
     assert len(lab.events(event="accepted", name="slow")) == 1
     assert len(lab.events(event="export", name="done")) == 1
 
 
 def test_a_doubtful_send_that_cannot_be_asked_about_is_parked_for_a_person(lab):
-    # Given a worker in the middle of a call, at a plugin that has neither find nor idempotence
-    held = lab.folder / "held"
-    held.touch()
-    lab.destinations["blind"] = {"type": "blind", "log": str(lab.events_file), "hold_while": str(held)}
-    lab.write_settings()
-    worker = lab.start_worker()
-    with lab.client() as client:
-        export_id = client.submit(lab.session()).export_id
-        lab.wait_until(lambda: lab.events(event="export", name="blind"))
+    # Given a worker killed in the middle of a call, at a plugin that has neither find nor idempotence
+    lab.recorder("blind", type="blind", hold_while=lab.held)
+    export_id = lab.kill_while_sending("blind")
 
-        # When the worker is killed
-        worker.send(signal.SIGKILL)
-        worker.wait()
-        held.unlink()
-        lab.start_worker()
-
-        # Then nothing is sent again unasked
-        status = client.wait(export_id, 60)
-    assert status.state is ExportState.UNKNOWN
+    # When another one starts, then nothing is sent again unasked
+    lab.start_worker()
+    assert lab.finished(export_id).state is ExportState.UNKNOWN
     assert len(lab.events(event="export", name="blind")) == 1
 
 
@@ -105,10 +85,9 @@ def test_doubled_wake_ups_deliver_once(lab):
     with lab.client() as client:
         contexts = [lab.session(n) for n in range(20)]
         ids = [s.export_id for s in client.submit_many(contexts)]
-        from labrelay.wakeups import Wake
-
         for _ in range(4):
-            client._link.wake_ups.publish([Wake(i, "s", "i", "all") for i in ids], again=True)
+            client._link.wake_ups.ring(len(ids), [])
+            name_exports(client, ids)
 
         # When both work through the backlog
         lab.start_worker()
@@ -122,21 +101,20 @@ def test_doubled_wake_ups_deliver_once(lab):
 
 def test_a_worker_frozen_past_its_lease_is_fenced_off(lab):
     # Given a worker that is frozen while it sends to the first of two destinations
-    held = lab.folder / "held"
-    held.touch()
-    lab.recorder("slow", priority=90, hold_while=held, idempotent=True)
+    lab.held.touch()
+    lab.recorder("slow", priority=90, hold_while=lab.held, idempotent=True)
     lab.recorder("later", priority=10, waits_for=["slow"])
     frozen = lab.start_worker()
     with lab.client() as client:
         export_id = client.submit(lab.session()).export_id
         lab.wait_until(lambda: lab.events(event="export", name="slow"))
-        frozen.send(signal.SIGSTOP)
-        held.unlink()
+        frozen.freeze()
+        lab.held.unlink()
 
         # When another worker finishes the export and the first one thaws
         lab.start_worker()
         assert client.wait(export_id, 60).state is ExportState.DELIVERED
-        frozen.send(signal.SIGCONT)
+        frozen.thaw()
         lab.wait_until(lambda: "another worker" in frozen.output(), 30, "the frozen worker notices")
 
         # Then its late write changed nothing and it started nothing more
@@ -147,9 +125,8 @@ def test_a_worker_frozen_past_its_lease_is_fenced_off(lab):
 
 def test_a_redis_that_is_killed_and_restarted_loses_no_accepted_export(lab):
     # Given exports of which some are being sent and others wait
-    held = lab.folder / "held"
-    held.touch()
-    lab.recorder("one", hold_while=held, find_in_log=True)
+    lab.held.touch()
+    lab.recorder("one", hold_while=lab.held, find_in_log=True)
     lab.start_worker()
     with lab.client() as client:
         ids = [s.export_id for s in client.submit_many([lab.session(n) for n in range(100)])]
@@ -157,7 +134,7 @@ def test_a_redis_that_is_killed_and_restarted_loses_no_accepted_export(lab):
 
         # When Redis is killed, the calls end while it is away, and it starts again on the same data
         lab.kill_redis()
-        held.unlink()
+        lab.held.unlink()
         lab.wait_until(lambda: lab.events(event="accepted"))
         lab.redis.start()
 

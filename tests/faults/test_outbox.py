@@ -38,7 +38,8 @@ def running(lab, code, *arguments):
     """Run Python code in a process of its own, which ends with the test."""
     process = subprocess.Popen(
         [sys.executable, "-c", code, *arguments],
-        env=lab.environment, cwd=lab.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=lab.environment, cwd=lab.folder, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
     try:
         yield process
@@ -60,6 +61,16 @@ def write_contexts(lab, count):
     contexts = [lab.session(number) for number in range(count)]
     (lab.folder / "contexts.jsonl").write_text("\n".join(context.to_json() for context in contexts))
     return [context.export_id for context in contexts]
+
+
+def spool(lab, count):
+    """Have a producer submit sessions while Redis is away, and bring it back; return their export ids."""
+    ids = write_contexts(lab, count)
+    lab.kill_redis()
+    with running(lab, _SUBMIT) as process:
+        process.communicate()
+    lab.redis.start()
+    return ids
 
 
 def all_delivered_once(lab, client, ids):
@@ -132,14 +143,14 @@ def test_a_redis_that_freezes_between_the_ledger_and_the_wake_up_costs_a_warning
     # Given a Redis that freezes once it has accepted an export, before the wake-up is published
     lab.recorder("one")
     with Client() as client:
-        publish = client._link.wake_ups.publish
+        ring = client._link.wake_ups.ring
         pid = int((lab.redis.folder / "pid").read_text())
 
-        def freeze_first(wakes, **options):
+        def freeze_first(count, wakes, **options):
             os.kill(pid, signal.SIGSTOP)
-            publish(wakes, **options)
+            ring(count, wakes, **options)
 
-        client._link.wake_ups.publish = freeze_first
+        client._link.wake_ups.ring = freeze_first
         try:
             # When a session is submitted
             seconds, submission = timed(client.submit, lab.session())
@@ -213,8 +224,22 @@ import labrelay.outbox
 labrelay.outbox._BATCH_ENTRIES = 10
 from labrelay import Client
 with Client(background_flush=False) as client:
-    report = client.flush(progress=lambda done, total: print(done, total, flush=True))
+    report = client.flush()
 print(report.model_dump_json(), flush=True)
+"""
+
+
+_FLUSH_STEP_BY_STEP = """
+import labrelay.outbox, sys
+labrelay.outbox._BATCH_ENTRIES = 10
+from labrelay import Client
+
+def wait_to_be_told(done, total):
+    print(done, total, flush=True)
+    sys.stdin.readline()
+
+with Client(background_flush=False) as client:
+    client.flush(progress=wait_to_be_told)
 """
 
 
@@ -222,16 +247,13 @@ print(report.model_dump_json(), flush=True)
 def test_a_producer_killed_while_it_flushes_sends_the_rest_later_and_nothing_twice(lab, after):
     # Given two hundred spooled sessions and a process that flushes them in small steps
     lab.recorder("one")
-    ids = write_contexts(lab, 200)
-    lab.kill_redis()
-    with running(lab, _SUBMIT) as process:
-        process.communicate()
-    lab.redis.start()
-    with running(lab, _FLUSH) as process:
+    ids = spool(lab, 200)
+    with running(lab, _FLUSH_STEP_BY_STEP) as process:
         for _ in range(after):
             process.stdout.readline()
+            print(file=process.stdin, flush=True)
 
-        # When it is killed on the way
+        # When it is killed in the midst of one
         process.kill()
         process.communicate()
 
@@ -246,11 +268,7 @@ def test_a_producer_killed_while_it_flushes_sends_the_rest_later_and_nothing_twi
 def test_two_processes_that_flush_at_once_send_each_export_once(lab):
     # Given spooled sessions
     lab.recorder("one")
-    ids = write_contexts(lab, 200)
-    lab.kill_redis()
-    with running(lab, _SUBMIT) as process:
-        process.communicate()
-    lab.redis.start()
+    ids = spool(lab, 200)
 
     # When two processes flush them
     with running(lab, _FLUSH) as one, running(lab, _FLUSH) as other:

@@ -1,9 +1,11 @@
 """Fixtures of tests with real parts."""
 
 import pytest
+from browser import browser
 from lab import lab, wait_until
+from watching import flower
 
-__all__ = ["lab"]
+__all__ = ["browser", "flower", "lab"]
 
 
 @pytest.fixture

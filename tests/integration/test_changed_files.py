@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -66,3 +67,40 @@ def test_a_file_outside_the_data_roots_of_the_worker_is_never_opened(lab, archiv
     # Then it is refused by name
     assert "data_roots" in status.deliveries[0].error_message
     assert not archive.exists()
+
+
+def test_a_share_that_hangs_holds_up_only_the_exports_that_need_it(lab):
+    # Given more sessions than this machine has processors, whose records lie on a share that does not answer
+    lab.recorder("one")
+    lab.options["call_timeout"] = 1
+    lab.write_settings()
+    hung = [lab.session(number) for number in range(1, 17)]
+    with lab.client() as client:
+        ids = [client.submit(context).export_id for context in hung]
+        for context in hung:
+            context.xml_file_path.rename(context.xml_file_path.with_suffix(".kept"))
+            os.mkfifo(context.xml_file_path)  # opening it waits for a writer that never comes
+        lab.start_worker()
+        lab.wait_until(lambda: all("has not answered" in error_of(client, i) for i in ids), what="all of them hang")
+
+        # When another session is submitted, then it is delivered meanwhile
+        assert client.wait(client.submit(lab.session(100)).export_id, 30).state is ExportState.DELIVERED
+
+        # And when the share answers again, so are the others, once each
+        for context in hung:
+            release(context.xml_file_path, context.xml_file_path.with_suffix(".kept"))
+        assert {client.wait(i, 60).state for i in ids} == {ExportState.DELIVERED}
+        assert len(lab.events(event="accepted")) == 17
+
+
+def error_of(client, export_id: str) -> str:
+    return next((d.error_message or "" for d in client.status(export_id).deliveries), "")
+
+
+def release(fifo: Path, kept: Path) -> None:
+    """Put the record back, and let whoever waits to read it have its content."""
+    content = kept.read_bytes()
+    waiting = os.open(fifo, os.O_RDWR)
+    kept.replace(fifo)
+    os.write(waiting, content)
+    os.close(waiting)

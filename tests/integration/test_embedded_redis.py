@@ -229,6 +229,31 @@ def test_down_stops_a_server_left_behind(folder: Path, start_user: Callable[[], 
     assert stop_embedded(folder)
 
 
+@pytest.mark.timeout(120)
+def test_a_worker_that_has_to_end_itself_leaves_no_server_behind(tmp_path: Path) -> None:
+    # Given `labrelay up`, of which Celery will not come to an end
+    plugin = Path(__file__).parents[1] / "plugins" / "stalling"
+    settings = {"LABRELAY_HOME": str(tmp_path / "home"), "LABRELAY_DRAIN_SECONDS": "0", "PYTHONPATH": str(plugin)}
+    place, log = tmp_path / "home" / "redis", tmp_path / "up.log"
+    with log.open("wb") as output:
+        up = Popen([sys.executable, "-m", "labrelay", "up"], env=os.environ | settings, stdout=output, stderr=output)
+    try:
+        wait_until(lambda: up.poll() is not None or " ready." in log.read_text(), 60)
+        server = int((place / "pid").read_text())
+
+        # When it is stopped
+        up.terminate()
+
+        # Then it ends itself in time, and the server ends with it
+        assert up.wait(60) == 0
+        assert "Celery did not end by itself" in log.read_text()
+        wait_until(lambda: not is_alive(server))
+    finally:
+        up.kill()
+        up.wait()
+        end_server_of(place)
+
+
 def test_down_of_a_folder_that_never_was_creates_nothing(tmp_path: Path) -> None:
     assert stop_embedded(tmp_path / "never")
     assert not (tmp_path / "never").exists()

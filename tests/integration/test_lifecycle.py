@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 
 import pytest
+from redis import Redis
 
 from labrelay.results import ExportState
 
@@ -148,3 +149,34 @@ def test_plain_celery_commands_work(lab):
 
     # Then it answers
     assert "pong" in answer.stdout, answer.stdout + answer.stderr
+
+
+def test_a_child_that_has_done_its_share_is_followed_by_one_that_delivers(lab):
+    # Given a prefork worker whose only child ends after each task
+    lab.recorder("archive")
+    lab.start_worker("prefork", 1, "--max-tasks-per-child=1")
+
+    # When more sessions are submitted, one after the other, than one child may take
+    with lab.client() as client:
+        ends = [client.wait(client.submit(lab.session(n)).export_id, 60) for n in range(3)]
+
+        # Then each is delivered, by a process of its own
+        claims = {entry.worker for end in ends for entry in client.trail(end.export_id) if entry.event == "claimed"}
+    assert [end.state for end in ends] == [ExportState.DELIVERED] * 3
+    assert len(claims) == 3
+
+
+def test_a_child_that_ends_leaves_the_sweeps_to_another_at_once(lab):
+    # Given a prefork worker whose only child leads the sweeps and ends after one task
+    lab.recorder("archive")
+    worker = lab.start_worker("prefork", 1, "--max-tasks-per-child=1")
+    with Redis.from_url(lab.environment["LABRELAY_REDIS_URL"], decode_responses=True) as redis:
+        leader = lab.wait_until(lambda: redis.get("labrelay:leader"), what="a leader")
+
+        # When it has delivered a session and is closed
+        with lab.client() as client:
+            client.wait(client.submit(lab.session()).export_id, 60)
+        lab.wait_until(lambda: f"labrelay {leader} is closed" in worker.output(), what="the end of the child")
+
+        # Then it does not lead any more
+        assert redis.get("labrelay:leader") != leader

@@ -67,8 +67,12 @@ def test_the_demo_delivers_every_sample_session_everywhere(home, tmp_path, kill)
 
     # Then every delivery is delivered, once
     assert answer.returncode == 0, answer.stdout + answer.stderr
-    rows = [line for line in answer.stdout.splitlines() if re.search(r"│ (archive|memory|receiver) ", line)]
-    assert len(rows) == 6
+    rows = [
+        line
+        for line in answer.stdout.splitlines()
+        if re.search(r"│ (archive|images|memory|receiver|notebook) ", line)
+    ]
+    assert len(rows) == 10
     assert all(" delivered " in row for row in rows)
     assert "2 records of 2 sessions, each once" in answer.stdout
     assert ("SIGKILL" in answer.stdout) is kill

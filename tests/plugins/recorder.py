@@ -7,7 +7,7 @@ from pathlib import Path
 
 from labrelay.context import ExportContext
 from labrelay.errors import Rejected, Transient
-from labrelay.results import ExportResult
+from labrelay.results import ExportResult, Receipt
 from labrelay_worker.destinations.base import Destination, Options
 
 
@@ -22,6 +22,8 @@ class RecorderOptions(Options):
     refuse_while: Path | None = None
     find_in_log: bool = False
     idempotent: bool = False
+    seconds: float = 0.0  # that every export takes
+    record_url: str | None = None  # the address it gives to what it accepted
 
 
 class BlindDestination(Destination):
@@ -41,6 +43,7 @@ class BlindDestination(Destination):
             self._kill_once(self.options.kill_once_in / context.export_id)
         if self.options.kill_while is not None and self.options.kill_while.exists():
             os.kill(os.getpid(), 9)
+        time.sleep(self.options.seconds)
         while self.options.hold_while is not None and self.options.hold_while.exists():
             time.sleep(0.01)
         if self.options.fail_while is not None and self.options.fail_while.exists():
@@ -48,7 +51,7 @@ class BlindDestination(Destination):
         if self.options.refuse_while is not None and self.options.refuse_while.exists():
             raise Rejected("told to refuse")
         self._write("accepted", context)
-        return self.succeeded(context.export_id, None, verified="written down")
+        return self.succeeded(context.export_id, self.options.record_url, verified="written down")
 
     def close(self) -> None:
         self._write("closed")
@@ -82,3 +85,20 @@ class RecorderDestination(BlindDestination):
         if any(mine.items() <= json.loads(line).items() for line in lines):
             return self.succeeded(context.export_id, None, verified="found")
         return None
+
+
+class NotebookDestination(RecorderDestination):
+    """The same, and its entry links to what ``waits_for`` names, later if need be."""
+
+    name = "notebook"
+
+    def export(self, context: ExportContext) -> ExportResult:
+        result = super().export(context)
+        missing = [name for name in self.waits_for if not context.has_successful_export(name)]
+        return result.model_copy(update={"metadata": {**result.metadata, "unlinked": missing}}) if missing else result
+
+    def link(self, context: ExportContext, receipt: Receipt) -> ExportResult:
+        self._write("link", context)
+        if self.options.kill_once_in is not None:
+            self._kill_once(self.options.kill_once_in / f"link-{context.export_id}")
+        return self.succeeded(receipt.record_id, receipt.record_url, verified="linked")

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,23 @@ class Worker:
     def send(self, number: int) -> None:
         self.process.send_signal(number)
 
+    def kill(self) -> None:
+        """End it as the operating system would."""
+        self.send(signal.SIGKILL)
+        self.wait()
+
+    def freeze(self) -> None:
+        """Stop it in its tracks; returns when every thread stands still, which takes a moment."""
+        self.send(signal.SIGSTOP)
+        tasks = Path(f"/proc/{self.pid}/task")
+        wait_until(
+            lambda: all(" (stopped)" in (task / "status").read_text() for task in tasks.iterdir()), what="the freeze"
+        )
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        self.send(signal.SIGCONT)
+
     def wait(self, timeout: float = 60.0) -> int:
         """Await the end of the process; fail with its last words when it does not come."""
         try:
@@ -75,7 +93,7 @@ class Lab:
 
     folder: Path
     environment: dict[str, str]
-    redis: EmbeddedRedis
+    redis: EmbeddedRedis | None
     workers: list[Worker] = field(default_factory=list)
     destinations: dict[str, dict[str, Any]] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
@@ -101,15 +119,23 @@ class Lab:
                 lines += [f"{key} = {json.dumps(value)}" for key, value in table.items()]
         (self.folder / "labrelay.toml").write_text("\n".join(lines))
 
-    def start_worker(self, pool: str = "threads", concurrency: int = 2, *, ready: bool = True, **env: str) -> Worker:
+    def start_worker(
+        self,
+        pool: str = "threads",
+        concurrency: int = 2,
+        *arguments: str,
+        ready: bool = True,
+        python: Path | str = sys.executable,
+        **env: str,
+    ) -> Worker:
         log = self.folder / f"worker-{len(self.workers)}.log"
-        before = len(self.client().ledger.workers()) if ready else 0
+        before = self._announced() if ready else set()
         with log.open("wb") as output:
             process = subprocess.Popen(
                 [
-                    sys.executable, "-m", "celery", "-A", "labrelay_worker.app", "worker", "-P", pool,
+                    str(python), "-m", "celery", "-A", "labrelay_worker.app", "worker", "-P", pool,
                     "-c", str(concurrency), "-l", "INFO", "-n", f"w{len(self.workers)}@test",
-                    "--without-gossip", "--without-mingle",
+                    "--without-gossip", "--without-mingle", *arguments,
                 ],
                 env=self.environment | env, cwd=self.folder, stdout=output, stderr=subprocess.STDOUT,
             )  # fmt: skip
@@ -117,20 +143,41 @@ class Lab:
         self.workers.append(worker)
         if ready:
             processes = concurrency if pool == "prefork" else 1
-            with self.client() as client:
-                wait_until(
-                    lambda: (
-                        process.poll() is not None
-                        or (len(client.ledger.workers()) >= before + processes and " ready." in worker.output())
-                    ),
-                    60,
-                    f"worker ready: {worker.output()[-2000:]}",
-                )
+            wait_until(
+                lambda: (
+                    process.poll() is not None
+                    or (len(self._announced() - before) >= processes and " ready." in worker.output())
+                ),
+                120,
+                "worker ready",
+            )
             assert process.poll() is None, worker.output()
         return worker
 
+    def _announced(self) -> set[str]:
+        # Names, not their number: those of killed workers vanish meanwhile.
+        with self.client() as client:
+            return {worker.name for worker in client.ledger.workers()}
+
+    @property
+    def held(self) -> Path:
+        """A file: while it exists, destinations with ``hold_while`` set to it hold their calls."""
+        return self.folder / "held"
+
+    def kill_while_sending(self, name: str) -> str:
+        """Submit a session, kill a new worker in the midst of its call to a destination that holds; return its id."""
+        self.held.touch()
+        worker = self.start_worker()
+        with self.client() as client:
+            export_id = client.submit(self.session()).export_id
+        wait_until(lambda: self.events(event="export", name=name), what=f"the call to {name}")
+        worker.kill()
+        self.held.unlink()
+        return export_id
+
     def kill_redis(self) -> None:
         """Kill the embedded Redis of this lab, and only it."""
+        assert self.redis is not None
         pid = int((self.redis.folder / "pid").read_text())
         os.kill(pid, signal.SIGKILL)
 
@@ -170,15 +217,30 @@ class Lab:
 
 
 @pytest.fixture
-def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
+def lab(tmp_path: Path) -> Iterator[Lab]:
     """A fresh installation with its own real Redis."""
-    for name in [name for name in os.environ if name.startswith("LABRELAY_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
-    redis = EmbeddedRedis(tmp_path / "redis")
-    with redis as url:
+    with laboratory(tmp_path) as lab:
+        yield lab
+
+
+@contextmanager
+def laboratory(folder: Path) -> Iterator[Lab]:
+    """Make an installation in a folder with a Redis of its own."""
+    redis = EmbeddedRedis(folder / "redis")
+    with redis as url, installation(folder, url) as lab:
+        lab.redis = redis
+        yield lab
+
+
+@contextmanager
+def installation(folder: Path, url: str, **settings: str) -> Iterator[Lab]:
+    """Make an installation on a Redis that is there; until it ends, this process has its settings too."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        for name in [name for name in os.environ if name.startswith("LABRELAY_")]:
+            monkeypatch.delenv(name)
+        monkeypatch.chdir(folder)
         environment = {
-            "LABRELAY_HOME": str(tmp_path / "home"),
+            "LABRELAY_HOME": str(folder / "home"),
             "LABRELAY_REDIS_URL": url,
             "LABRELAY_PLUGIN_PATH": str(PLUGINS),
             "LABRELAY_SETTLE_SECONDS": "0",
@@ -186,10 +248,11 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
             "LABRELAY_WAKE_UP_GRACE": "2",
             "LABRELAY_RECONCILE_SECONDS": "0.2",
             "LABRELAY_RETRY__FIRST_DELAY": "0.2",
+            **settings,
         }
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
-        lab = Lab(tmp_path, dict(os.environ), redis)
+        lab = Lab(folder, dict(os.environ), None)
         try:
             yield lab
         finally:

@@ -53,14 +53,14 @@ class MemoryLedger:
         row = self.rows.get(each.export_id)
         if row is None:
             self.rows[each.export_id] = Row(each.digest)
-            return Answer("accepted", ExportState.QUEUED, 1, "")
+            return Answer("accepted", ExportState.QUEUED, 1, "", to_ring=1)
         same = row.digest == each.digest
         if same and not (replace and row.state in ENDED):
-            return Answer("duplicate", row.state, row.revision, "")
+            return Answer("duplicate", row.state, row.revision, "", to_ring=int(row.state is ExportState.QUEUED))
         if not replace:
             return Answer("conflict", row.state, row.revision, "content")
         self.rows[each.export_id] = Row(each.digest, row.revision + 1)
-        return Answer("replaced", ExportState.QUEUED, row.revision + 1, "")
+        return Answer("replaced", ExportState.QUEUED, row.revision + 1, "", to_ring=1)
 
     def end(self, export_id: str, state: ExportState, *, ago: float = 0.0) -> None:
         """Let an export end; it was made so many seconds ago."""
@@ -84,4 +84,4 @@ class MemoryLink:
     def __init__(self, ledger: MemoryLedger) -> None:
         self.ledger = ledger
         self.woken: list[str] = []
-        self.wake_ups = SimpleNamespace(publish=lambda wakes: self.woken.extend(w.export_id for w in wakes))
+        self.wake_ups = SimpleNamespace(ring=lambda _, wakes: self.woken.extend(w.export_id for w in wakes))

@@ -18,6 +18,7 @@ from labrelay.client import Client
 from labrelay.deadletters import Filter, parse_since
 from labrelay.errors import InvalidInput, NoSuchExport
 from labrelay.ledger import Entry
+from labrelay.packed import whole_row
 from labrelay.results import Delivery, DeliveryState, ExportState, Receipt, utc_now
 from labrelay.settings import ProducerSettings
 from labrelay.wakeups import Wake, WakeUps
@@ -43,7 +44,7 @@ class Desk:
         entry = Entry(name, "digest", "{}", f"session {name}", instrument, "", ())
         self.client.ledger.submit([entry], replace=False)
         self.redis.zrem(self.keys.state("queued"), name)
-        self.redis.zrem(self.keys.due, name)
+        self.redis.delete(self.keys.due, self.keys.ready("normal"), self.keys.rung)
         self.redis.zadd(self.keys.state(state), {name: int(self.row(name)["updated"])})
         texts = {k: v if isinstance(v, str) else v.model_dump_json(exclude_none=True) for k, v in fields.items()}
         self.redis.hset(self.keys.export(name), mapping={"state": state, **texts})
@@ -64,7 +65,7 @@ def desk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Desk]:
     server = fakeredis.FakeRedis(decode_responses=True)
     woken: list[Wake] = []
     monkeypatch.setattr("labrelay.link.connect", lambda _: server)
-    monkeypatch.setattr(WakeUps, "publish", lambda _, wakes, **__: woken.extend(wakes))
+    monkeypatch.setattr(WakeUps, "ring", lambda _, count, wakes, **__: woken.extend(wakes))
     monkeypatch.setattr(server, "close", lambda: None)
     monkeypatch.setenv("LABRELAY_REDIS_URL", "redis://127.0.0.1:1/0")
     monkeypatch.setenv("LABRELAY_HOME", str(tmp_path))
@@ -102,13 +103,49 @@ def test_listing_reads_no_row_of_other_states(desk: Desk, monkeypatch: pytest.Mo
     for number in range(50):
         desk.export(f"fine {number}", "delivered")
     asked: list[str] = []
-    letters = desk.client.dead_letters
-    peek = letters._peek
-    monkeypatch.setattr(letters, "_peek", lambda args: asked.extend(args[1:]) or peek(args=args))
+    ledger = desk.client.ledger
+    rows = ledger.rows
+    monkeypatch.setattr(ledger, "rows", lambda ids: asked.extend(ids) or rows(ids))
 
     # When dead letters are listed, then one row was read
     assert desk.found() == {"a"}
     assert asked == ["a"]
+
+
+def test_a_listing_goes_page_by_page_and_misses_none_when_others_leave(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given more dead letters than two pages hold, all of the same millisecond, and one that is older
+    monkeypatch.setattr("labrelay.ledger._FIRST_PAGE", 3)
+    monkeypatch.setattr("labrelay.ledger._PAGE", 3)
+    monkeypatch.setattr("labrelay.deadletters._FIRST_PAGE", 3)
+    monkeypatch.setattr("labrelay.deadletters._PAGE", 3)
+    names = {desk.export(f"letter {number}", "dead") for number in range(8)}
+    desk.redis.zadd(desk.keys.state("dead"), dict.fromkeys(names, 2000))
+    desk.export("older", "unknown")
+    desk.redis.zadd(desk.keys.state("unknown"), {"older": 1000})
+    looked: list[tuple[int, int]] = []
+
+    # When they are listed while those already seen are replayed
+    found = []
+    for letter in desk.client.dead_letters.find(progress=lambda *at: looked.append(at)):
+        found.append(letter.export_id)
+        desk.redis.zrem(desk.keys.state("dead"), letter.export_id)
+
+    # Then each is found once, the latest first, and progress has an end
+    assert sorted(found) == sorted({*names, "older"})
+    assert found[-1] == "older"
+    assert looked == [(3, 9), (6, 9), (9, 9)]
+
+
+def test_a_limited_listing_reads_no_more_than_it_shows(desk: Desk) -> None:
+    # Given three dead letters
+    for name in "abc":
+        desk.export(name, "dead")
+
+    # When two are asked for, then two are shown
+    shown = json.loads(desk.command("list", "--limit", "2", "--json").stdout)
+    assert len(shown) == 2
 
 
 @pytest.mark.parametrize(
@@ -262,7 +299,7 @@ def test_a_dropped_export_is_recognised_when_it_is_submitted_again(desk: Desk) -
     assert submit("other", replace=True) == "replaced"
     row = desk.row("a")
     assert (row["revision"], row["token"], row["context"]) == ("2", "8", "{}")
-    assert "p:disk" in row
+    assert "p:disk" in whole_row(row)
     assert desk.client.status("a").archived is None
     assert desk.client.ledger.ids_of_session("session a") == ["a"]
 

@@ -21,7 +21,8 @@ from labrelay.errors import (
     Transient,
     Unavailable,
 )
-from labrelay.results import Delivery, DeliveryState, DestinationInfo, ExportState, Receipt, utc_now
+from labrelay.priorities import Priority
+from labrelay.results import Delivery, DeliveryState, DestinationInfo, ExportResult, ExportState, Receipt, utc_now
 from labrelay.strategies import Strategy, Verdict
 from labrelay_worker.engine import Policy, run_export
 from labrelay_worker.inline import InlineJob, export_inline
@@ -90,19 +91,22 @@ class Host:
         found: Receipt | DeliveryError | None = None,
         before: Callable[[], Coroutine[Any, Any, object]] | None = None,
         no_slot: DeliveryError | None = None,
+        link_errors: Sequence[DeliveryError] = (),
     ) -> None:
         self.info = DestinationInfo(name=name, type="fake", priority=priority, waits_for=waits_for)
         self.can_ask = can_ask
         self.contexts: list[ExportContext] = []
         self.attempts: list[int] = []
         self.log: list[str] = []
+        self.can_link = True
+        self._link_errors = list(link_errors)
         self._errors, self._found, self._before, self._no_slot = list(errors), found, before, no_slot
 
     def held(self) -> Hold | None:
         return None
 
     @asynccontextmanager
-    async def slot(self) -> AsyncIterator[None]:
+    async def slot(self, priority: Priority) -> AsyncIterator[None]:
         if self._no_slot is not None:
             raise self._no_slot
         yield
@@ -115,7 +119,15 @@ class Host:
             await self._before()
         if self._errors:
             raise self._errors.pop(0)
-        return receipt(self.info.name)
+        missing = [name for name in self.info.waits_for or () if not context.has_successful_export(name)]
+        return receipt(self.info.name, unlinked=missing)
+
+    async def link(self, context: ExportContext, receipt: Receipt) -> Receipt:
+        self.contexts.append(context)
+        self.log.append(f"link {self.info.name}")
+        if self._link_errors:
+            raise self._link_errors.pop(0)
+        return receipt.model_copy(update={"metadata": {}})
 
     async def resolve_doubt(self, context: ExportContext, *, attempt: int) -> Receipt | None:
         self.log.append(f"ask {self.info.name}")
@@ -124,9 +136,14 @@ class Host:
         return self._found
 
 
-def receipt(name: str, *, adopted: bool = False) -> Receipt:
+def receipt(name: str, *, adopted: bool = False, unlinked: Sequence[str] = ()) -> Receipt:
     return Receipt(
-        destination=name, record_id=f"id-{name}", record_url=f"https://x/{name}", adopted=adopted, at=utc_now()
+        destination=name,
+        record_id=f"id-{name}",
+        record_url=f"https://x/{name}",
+        adopted=adopted,
+        at=utc_now(),
+        metadata={"unlinked": list(unlinked)} if unlinked else {},
     )
 
 
@@ -256,6 +273,17 @@ def test_a_destination_sees_the_result_of_the_one_it_waits_for(context: ExportCo
     # Then the notebook was called with the repository's record
     assert notebook.contexts[0].previous_results["cdcs"].record_url == "https://x/cdcs"
     assert context.previous_results == {}
+
+
+def test_what_was_delivered_before_labrelay_is_linked_to(context: ExportContext) -> None:
+    # Given a submitter that knows of a record at the repository, and an export for the notebook alone
+    known = ExportResult(success=True, destination_name="cdcs", record_url="https://x/earlier")
+    notebook = Host("notebook", waits_for=("cdcs",))
+    job = Job(context.model_copy(update={"previous_results": {"cdcs": known}}), "all", notebook)
+    # When the export runs
+    run(job, notebook)
+    # Then the notebook links to it
+    assert notebook.contexts[0].previous_results == {"cdcs": known}
 
 
 def test_a_destination_of_the_seed_sees_every_result_of_higher_priority(context: ExportContext) -> None:
@@ -714,7 +742,7 @@ def test_a_destination_that_closes_while_a_place_is_waited_for_leaves_the_delive
             return self.closed
 
         @asynccontextmanager
-        async def slot(self) -> AsyncIterator[None]:
+        async def slot(self, priority: Priority) -> AsyncIterator[None]:
             self.closed = Hold(job.now() + 60, "unavailable", whole_destination=True)
             raise Held
             yield
@@ -728,3 +756,83 @@ def test_a_destination_that_closes_while_a_place_is_waited_for_leaves_the_delive
     # Then nothing was tried, and it waits for that destination
     assert job.deliveries["a"].state is DeliveryState.PENDING
     assert "unavailable" in job.summary
+
+
+# --- links that come late ------------------------------------------------------------------------------
+
+
+def after_link_wait(context: ExportContext, *hosts: Host) -> Job:
+    """Return an export that is older than ``link_wait``."""
+    job = Job(context, "all", *hosts)
+    job.created = NOW - POLICY.link_wait - 1
+    return job
+
+
+def again(job: Job) -> None:
+    """Let every back-off be over."""
+    job.deliveries = {n: d.model_copy(update={"retry_at": d.retry_at and NOW}) for n, d in job.deliveries.items()}
+    job.log.clear()
+
+
+def test_an_entry_that_went_out_unlinked_gets_its_link_when_the_record_is_there(context: ExportContext) -> None:
+    # Given a notebook that went out while the repository was away for longer than link_wait
+    cdcs, notebook = Host("cdcs", Transient("away"), priority=100), Host("notebook", waits_for=("cdcs",))
+    job = after_link_wait(context, cdcs, notebook)
+    run(job, cdcs, notebook)
+    assert job.receipts["notebook"].unlinked == ("cdcs",)
+    # When the repository has the record
+    again(job)
+    verdict = run(job, cdcs, notebook)
+    # Then the link is added to the entry, which is not sent again, and the export is delivered
+    assert job.log == ["intent cdcs", "send cdcs", "receipt cdcs", "link notebook", "settle delivered"]
+    assert notebook.contexts[-1].previous_results["cdcs"].record_url == "https://x/cdcs"
+    assert verdict == Verdict(ExportState.DELIVERED, 2, 2)
+    assert job.receipts["notebook"].unlinked == ()
+
+
+def test_a_link_that_fails_for_now_keeps_the_export_waiting_and_the_entry_delivered(context: ExportContext) -> None:
+    # Given an unlinked entry, when its link cannot be added for now
+    cdcs = Host("cdcs", Transient("away"), priority=100)
+    notebook = Host("notebook", waits_for=("cdcs",), link_errors=[Transient("busy")])
+    job = after_link_wait(context, cdcs, notebook)
+    run(job, cdcs, notebook)
+    again(job)
+    run(job, cdcs, notebook)
+    # Then the export waits until the link is due again
+    assert job.state is ExportState.WAITING
+    assert states(job)["notebook"] is DeliveryState.DELIVERED
+    assert job.not_before == job.deliveries["notebook"].retry_at > NOW
+    assert "notebook: its link waits (transient)" in job.summary
+    # And is delivered once it is added
+    again(job)
+    assert run(job, cdcs, notebook).state is ExportState.DELIVERED
+    assert job.log == ["link notebook", "settle delivered"]
+
+
+def test_a_link_that_is_refused_is_given_up_and_the_export_ends_delivered(context: ExportContext) -> None:
+    # Given an unlinked entry whose link is refused for good
+    cdcs = Host("cdcs", Transient("away"), priority=100)
+    notebook = Host("notebook", waits_for=("cdcs",), link_errors=[Rejected("entry is locked")])
+    job = after_link_wait(context, cdcs, notebook)
+    run(job, cdcs, notebook)
+    again(job)
+    # When it runs
+    verdict = run(job, cdcs, notebook)
+    # Then nothing more is tried, and the entry says why it has no link
+    assert verdict.state is ExportState.DELIVERED
+    assert job.deliveries["notebook"].error_message == "entry is locked"
+    assert job.receipts["notebook"].unlinked == ("cdcs",)
+
+
+def test_a_destination_that_cannot_link_later_is_left_as_it_is(context: ExportContext) -> None:
+    # Given a destination without `link`
+    cdcs, notebook = Host("cdcs", Transient("away"), priority=100), Host("notebook", waits_for=("cdcs",))
+    notebook.can_link = False
+    job = after_link_wait(context, cdcs, notebook)
+    run(job, cdcs, notebook)
+    again(job)
+    # When the record is there
+    verdict = run(job, cdcs, notebook)
+    # Then the export is delivered
+    assert verdict.state is ExportState.DELIVERED
+    assert "link notebook" not in job.log

@@ -135,7 +135,7 @@ def test_a_release_makes_what_waited_due_one_after_the_other():
         # Then both that wait are due, apart, and the back-off is over; the finished one is left alone
         now = lab.one.now() * 1000
         due = {name: at - now for name, at in await lab.redis.zrange(KEYS.due, 0, -1, withscores=True)}
-        assert -1000 < due["failed"] <= 0
+        assert -1000 < due["failed"] < 100  # by a clock of our own, which is a little off
         assert due["pending"] - due["failed"] == 100
         assert due["finished"] > 1e12
         delivery = Delivery.model_validate_json(await lab.redis.hget(KEYS.export("failed"), "d:portal"))

@@ -24,6 +24,7 @@ from labrelay.errors import (
 )
 from labrelay.redaction import Redactor
 from labrelay.results import DestinationInfo, ExportResult, Receipt, utc_now
+from labrelay_worker.guarding import RecordGuard
 from labrelay_worker.hosting import HostedDestination, UnservedDestination
 
 T = TypeVar("T")
@@ -65,7 +66,7 @@ def host(destination: Any, *, call_timeout: float = 20.0, threads: int = 2, root
     return HostedDestination(
         destination,
         DestinationInfo(name="seed", type="seed"),
-        data_roots=roots,
+        records=RecordGuard(roots),
         redact=Redactor([SECRET]),
         call_timeout=call_timeout,
         threads=threads,
@@ -151,10 +152,10 @@ def test_what_a_result_says_is_kept_in_the_receipt(context: ExportContext) -> No
     metadata = {"verified": "sha256 equal", "files": ["a", "b"], "count": 2, "note": f"token {SECRET}"}
     # When it is exported to
     receipt = export(Seed(lambda _: success(metadata=metadata)), context)
-    # Then they are kept as text, without secrets
+    # Then they are kept, without secrets
     assert receipt.verified == "sha256 equal"
     assert receipt.metadata["count"] == 2
-    assert receipt.metadata["files"] == "['a', 'b']"
+    assert receipt.metadata["files"] == ["a", "b"]
     assert SECRET not in receipt.model_dump_json()
 
 

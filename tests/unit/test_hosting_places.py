@@ -10,6 +10,7 @@ import pytest
 from labrelay.errors import RateLimited
 from labrelay.redaction import redact
 from labrelay.results import DestinationInfo
+from labrelay_worker.guarding import RecordGuard
 from labrelay_worker.hosting import HostedDestination
 
 
@@ -31,7 +32,9 @@ class Hangs:
 
 def host(destination: Hangs, timeout: float) -> HostedDestination:
     info = DestinationInfo(name="hangs", type="hangs")
-    return HostedDestination(destination, info, data_roots=(), redact=redact, call_timeout=timeout, threads=1)
+    return HostedDestination(
+        destination, info, records=RecordGuard(()), redact=redact, call_timeout=timeout, threads=1
+    )
 
 
 def test_a_probe_that_hangs_neither_takes_nor_gives_a_thread():

@@ -10,17 +10,18 @@ from typing import Any, TypeVar
 
 import fakeredis
 import pytest
-from redis.exceptions import OutOfMemoryError, ResponseError
+from redis.exceptions import OutOfMemoryError, ReadOnlyError, ResponseError
 
 from labrelay.context import ExportContext
 from labrelay.errors import LeaseLost, LedgerUnavailable, NoSuchExport, Transient
-from labrelay.ledger import Answer, Entry, Ledger, is_full
+from labrelay.ledger import Answer, Entry, Ledger
 from labrelay.names import Keys
 from labrelay.results import Delivery, DeliveryState, ExportState, Receipt, WorkerInfo, utc_now
 from labrelay.strategies import Strategy
 from labrelay_worker import ledger as worker_ledger
 from labrelay_worker.batching import ScriptGroups
-from labrelay_worker.ledger import Claim, LedgerJob, WorkerLedger
+from labrelay_worker.claimed import LedgerJob
+from labrelay_worker.ledger import Claim, WorkerLedger
 
 KEYS = Keys("test:")
 T = TypeVar("T")
@@ -99,6 +100,12 @@ def receipt(name: str = "cdcs", **fields: Any) -> Receipt:
     return Receipt(destination=name, record_id="7", record_url=f"https://x/{name}", at=utc_now(), **fields)
 
 
+async def confirm(job: LedgerJob, receipt: Receipt) -> None:
+    """Write a receipt and wait until it is in the ledger."""
+    await job.write_receipt(receipt.destination, receipt)
+    await job.written()
+
+
 def events(desk: Desk, number: int = 1) -> list[str]:
     return [entry.event for entry in desk.ledger.trail(f"export-{number}")]
 
@@ -112,7 +119,7 @@ def test_a_new_export_is_queued_and_due_after_the_grace(desk: Desk) -> None:
     # When an export is submitted
     answer = desk.submit()
     # Then it is queued, and the reconciler looks at it if no wake-up comes
-    assert answer == Answer("accepted", ExportState.QUEUED, 1, "")
+    assert answer == Answer("accepted", ExportState.QUEUED, 1, "", to_ring=1)
     assert before + 30_000 - 1 <= desk.due()["export-1"] <= desk.now_ms() + 30_000
     assert desk.ledger.status("export-1").state is ExportState.QUEUED
     assert events(desk) == ["accepted"]
@@ -192,7 +199,7 @@ def test_receipts_become_previous_receipts_when_the_content_is_replaced(desk: De
     desk.submit()
     worker = desk.worker()
     job = desk.claim(worker)
-    desk.run(job.write_receipt("cdcs", receipt()))
+    desk.run(confirm(job, receipt()))
     desk.run(job.settle(ExportState.DELIVERED, "1 of 1 delivered"))
     # When it is replaced
     desk.submit(content="b", replace=True)
@@ -224,7 +231,7 @@ def test_replacing_voids_the_token_of_the_worker_that_runs_the_old_revision(desk
     desk.submit(content="b", replace=True)
     # Then the old receipt does not count for the new revision
     with pytest.raises(LeaseLost):
-        desk.run(job.write_receipt("cdcs", receipt()))
+        desk.run(confirm(job, receipt()))
     assert "r:cdcs" not in desk.row()
 
 
@@ -337,7 +344,7 @@ def test_a_claim_knows_receipts_and_failures_of_earlier_runs(desk: Desk) -> None
     worker = desk.worker()
     job = desk.claim(worker)
     failed = Delivery(state=DeliveryState.RETRYING, attempts=3, retry_at=1.0, error_kind="transient")
-    desk.run(job.write_receipt("cdcs", receipt()))
+    desk.run(confirm(job, receipt()))
     desk.run(job.write_failure("notebook", failed, doubtful=False))
     desk.run(job.settle(ExportState.WAITING, "1 of 2 delivered"))
     # When it is claimed again
@@ -353,7 +360,7 @@ def test_a_receipt_counts_whatever_the_delivery_says(desk: Desk) -> None:
     desk.submit()
     worker = desk.worker()
     job = desk.claim(worker)
-    desk.run(job.write_receipt("cdcs", receipt()))
+    desk.run(confirm(job, receipt()))
     desk.redis.hset(KEYS.export("export-1"), "d:cdcs", Delivery(state=DeliveryState.RETRYING).model_dump_json())
     desk.end_lease()
     # When it is claimed, then that destination has it
@@ -372,7 +379,7 @@ def test_a_worker_with_an_old_token_writes_nothing(desk: Desk) -> None:
     row = desk.row()
     # When it wakes up and writes
     with pytest.raises(LeaseLost):
-        desk.run(frozen.write_receipt("cdcs", receipt()))
+        desk.run(confirm(frozen, receipt()))
     # Then nothing changed, and it knows that it must stop
     assert desk.row() == row
     with pytest.raises(LeaseLost):
@@ -393,7 +400,7 @@ def test_no_intent_is_written_where_a_receipt_exists(desk: Desk) -> None:
     # Given a confirmed destination
     desk.submit()
     job = desk.claim(desk.worker())
-    desk.run(job.write_receipt("cdcs", receipt()))
+    desk.run(confirm(job, receipt()))
     # When a second send would begin
     answer = desk.run(job._ledger.commit("export-1", job.token, [("intent", "cdcs", "{}")]))
     # Then the ledger refuses it
@@ -418,7 +425,7 @@ def test_a_receipt_closes_its_intent_alone(desk: Desk) -> None:
     desk.run(job.write_intent("cdcs"))
     desk.run(job.write_intent("notebook"))
     # When one is confirmed
-    desk.run(job.write_receipt("cdcs", receipt()))
+    desk.run(confirm(job, receipt()))
     # Then the other stays open
     assert job.open_intents == {"notebook"}
     assert {field for field in desk.row() if field[:2] in ("i:", "r:")} == {"i:notebook", "r:cdcs"}
@@ -429,7 +436,7 @@ def test_a_receipt_carries_server_time_and_worker(desk: Desk) -> None:
     desk.submit()
     job = desk.claim(desk.worker())
     # When its receipt is written
-    desk.run(job.write_receipt("cdcs", receipt().model_copy(update={"at": datetime(1980, 1, 1, tzinfo=UTC)})))
+    desk.run(confirm(job, receipt().model_copy(update={"at": datetime(1980, 1, 1, tzinfo=UTC)})))
     # Then the ledger's time counts
     kept = desk.ledger.status("export-1").deliveries[0].receipt
     assert kept.worker == "worker-1"
@@ -583,7 +590,7 @@ def test_a_running_export_is_cancelled_by_its_worker(desk: Desk) -> None:
     # Then its worker learns of it with the next step it writes
     assert answer == "cancelling"
     assert desk.ledger.status("export-1").cancelling
-    desk.run(job.write_receipt("cdcs", receipt()))
+    desk.run(confirm(job, receipt()))
     assert job.cancel_requested
 
 
@@ -623,7 +630,7 @@ def test_an_export_of_a_dead_worker_is_cancelled_at_once(desk: Desk) -> None:
     # Then it is, and the dead worker may not write if it comes back
     assert answer == "cancelled"
     with pytest.raises(LeaseLost):
-        desk.run(job.write_receipt("cdcs", receipt()))
+        desk.run(confirm(job, receipt()))
 
 
 def test_a_worker_that_dies_after_a_cancel_request_leaves_a_cancelled_export(desk: Desk) -> None:
@@ -666,11 +673,11 @@ def test_the_sweep_takes_what_is_due_and_pushes_it_on(desk: Desk) -> None:
     desk.redis.zadd(KEYS.due, {"export-1": 1})
     worker = desk.worker()
     # When the leader sweeps
-    wakes = desk.run(worker.sweep(leader_seconds=5, grace=30))
-    # Then that one is woken, with what people want to read of it, and not again at once
-    assert [(w.export_id, w.session, w.instrument) for w in wakes] == [("export-1", "session-1", "FEI-Titan-TEM")]
+    due = desk.run(worker.sweep(leader_seconds=5, grace=30))
+    # Then that one is ready, with what people want to read of it, and not due again at once
+    assert [(w.export_id, w.session, w.instrument) for w in due.first] == [("export-1", "session-1", "FEI-Titan-TEM")]
     assert desk.due()["export-1"] > desk.now_ms() + 20_000
-    assert desk.run(worker.sweep(leader_seconds=5, grace=30)) == []
+    assert desk.run(worker.sweep(leader_seconds=5, grace=30)).count == 0
 
 
 def test_only_one_worker_sweeps(desk: Desk) -> None:
@@ -686,7 +693,7 @@ def test_a_leader_that_is_gone_is_followed_by_another(desk: Desk) -> None:
     assert desk.redis.pttl(KEYS.leader) > 0
     desk.redis.delete(KEYS.leader)
     # When another one sweeps, then it leads
-    assert desk.run(desk.worker("other").sweep(leader_seconds=5, grace=30)) == []
+    assert desk.run(desk.worker("other").sweep(leader_seconds=5, grace=30)).count == 0
     assert desk.redis.get(KEYS.leader) == "other"
 
 
@@ -695,9 +702,9 @@ def test_the_sweep_survives_a_missing_row(desk: Desk) -> None:
     desk.submit()
     desk.redis.zadd(KEYS.due, {"gone": 1, "export-1": 2})
     # When it is swept
-    wakes = desk.run(desk.worker().sweep(leader_seconds=5, grace=30))
-    # Then the export is woken and the rest forgotten
-    assert [wake.export_id for wake in wakes] == ["export-1"]
+    due = desk.run(desk.worker().sweep(leader_seconds=5, grace=30))
+    # Then the export is ready and the rest forgotten
+    assert [wake.export_id for wake in due.first] == ["export-1"]
     assert desk.due().keys() == {"export-1"}
 
 
@@ -707,8 +714,8 @@ def test_the_sweep_takes_no_more_than_its_limit(desk: Desk) -> None:
         desk.submit(number)
         desk.redis.zadd(KEYS.due, {f"export-{number}": number})
     # When at most two are taken, then the longest due come first
-    wakes = desk.run(desk.worker().sweep(leader_seconds=5, grace=30, limit=2))
-    assert [wake.export_id for wake in wakes] == ["export-1", "export-2"]
+    due = desk.run(desk.worker().sweep(leader_seconds=5, grace=30, limit=2))
+    assert [wake.export_id for wake in due.first] == ["export-1", "export-2"]
 
 
 # --- reading -------------------------------------------------------------------------------------------
@@ -718,7 +725,7 @@ def test_a_status_tells_each_delivery(desk: Desk) -> None:
     # Given an export with one delivery of each kind
     desk.submit(destinations=("cdcs", "notebook", "archive", "zarr"), strategy="all")
     job = desk.claim(desk.worker())
-    desk.run(job.write_receipt("cdcs", receipt()))
+    desk.run(confirm(job, receipt()))
     desk.run(job.write_intent("notebook"))
     job.choose(Strategy.ALL, ["archive"])
     desk.run(
@@ -786,7 +793,7 @@ def test_the_trail_tells_the_story_in_order(desk: Desk) -> None:
     failed = Delivery(state=DeliveryState.RETRYING, attempts=1, error_kind="transient", error_message="HTTP 408")
     desk.run(job.write_failure("cdcs", failed, doubtful=False))
     desk.run(job.write_intent("cdcs"))
-    desk.run(job.write_receipt("cdcs", receipt()))
+    desk.run(confirm(job, receipt()))
     desk.run(job.settle(ExportState.DELIVERED, "1 of 1 delivered"))
     # When the trail is read
     trail = desk.ledger.trail("export-1")
@@ -859,13 +866,18 @@ def test_a_producer_is_told_when_redis_is_full(
         desk.submit()
 
 
-def test_a_full_redis_is_recognised_however_it_says_so() -> None:
-    # Given the two ways in which Redis refuses writes for want of memory, when seen, then a worker waits
-    assert is_full(OutOfMemoryError("command not allowed when used memory > 'maxmemory'."))
-    assert is_full(ResponseError("Error running script (call to f_1): @user_script: 1: -OOM command not allowed"))
-    # And other errors are not waited out
-    assert not is_full(ResponseError("WRONGTYPE Operation against a key holding the wrong kind of value"))
-    assert not is_full(ValueError("OOM"))
+def test_a_producer_is_told_when_redis_was_made_a_replica(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a server that handed over to another one
+    def refuse(*_: object, **__: object) -> None:
+        raise ReadOnlyError("You can't write against a read only replica.")
+
+    monkeypatch.setattr(type(desk.redis.pipeline()), "execute", refuse)
+    # When an export is submitted, then the text says what happened, and the next one is sent over a new connection
+    dropped: list[bool] = []
+    monkeypatch.setattr(desk.redis.connection_pool, "disconnect", lambda **_: dropped.append(True))
+    with pytest.raises(LedgerUnavailable, match="another server takes the writes"):
+        desk.submit()
+    assert dropped
 
 
 def test_an_error_in_a_script_is_not_taken_for_an_absence(desk: Desk) -> None:
@@ -874,6 +886,25 @@ def test_an_error_in_a_script_is_not_taken_for_an_absence(desk: Desk) -> None:
     # When an export is submitted, then the error is seen
     with pytest.raises(ResponseError):
         desk.submit()
+
+
+def test_a_receipt_waits_for_the_server_that_takes_over(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a server that is made a replica while a record is being sent
+    monkeypatch.setattr(worker_ledger, "_FIRST_PAUSE", 0.0)
+    desk.submit()
+    job = desk.claim(desk.worker())
+    run, refusals = ScriptGroups.run, [ResponseError("@user_script: 7: -READONLY You can't write")] * 2
+
+    async def demoted(scripts: ScriptGroups, *arguments: Any, **options: Any) -> Any:
+        if refusals:
+            raise refusals.pop()
+        return await run(scripts, *arguments, **options)
+
+    monkeypatch.setattr(ScriptGroups, "run", demoted)
+
+    # When the receipt is written, then it waits and stands where the writes go now
+    desk.run(confirm(job, receipt()))
+    assert "r:cdcs" in desk.row()
 
 
 def test_a_receipt_waits_until_redis_is_back(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -889,7 +920,7 @@ def test_a_receipt_waits_until_redis_is_back(desk: Desk, monkeypatch: pytest.Mon
         desk.server.connected = True
 
     async def both() -> None:
-        await asyncio.gather(job.write_receipt("cdcs", receipt()), come_back())
+        await asyncio.gather(confirm(job, receipt()), come_back())
 
     desk.run(both())
     # Then it is in the ledger
@@ -903,7 +934,7 @@ def test_a_restarted_redis_gets_its_scripts_again(desk: Desk) -> None:
     job = desk.claim(worker)
     desk.redis.script_flush()
     # When a worker goes on, then nothing is noticed
-    desk.run(job.write_receipt("cdcs", receipt()))
+    desk.run(confirm(job, receipt()))
     assert "r:cdcs" in desk.row()
 
 
@@ -945,3 +976,18 @@ def test_a_caller_that_gave_up_does_not_disturb_its_group(desk: Desk) -> None:
         return await stays
 
     assert desk.run(one_gives_up()) == "b"
+
+
+def test_a_listing_pages_back_by_the_time_of_the_last_change(desk: Desk) -> None:
+    # Given exports that changed one after the other
+    for number in (1, 2, 3):
+        desk.submit(number)
+        desk.redis.zadd(KEYS.state("queued"), {f"export-{number}": 1000 * number})
+
+    # When the latest are listed, and then those before the last of them
+    latest = desk.ledger.recent(limit=2)
+    earlier = desk.ledger.recent(limit=2, before=datetime.fromtimestamp(2, UTC))
+
+    # Then the second page goes on where the first ended
+    assert [export.export_id for export in latest] == ["export-3", "export-2"]
+    assert [export.export_id for export in earlier] == ["export-1"]

@@ -1,11 +1,11 @@
 """The ledger's state machine against a simple model, under random interleavings of everybody who writes to it.
 
 Producers submit, replace, cancel and replay; workers, alive, frozen or dead, claim and commit; leases end, the
-reconciler sweeps and retires, a crash comes between archive and removal. After every step:
+reconciler sweeps, packs and retires, a crash comes between archive and removal. After every step:
 
 - an id is in exactly one state index, that of its row, or it is archived: a tombstone and no row;
 - what is unfinished is due, and nothing else is;
-- a receipt is lost by nothing but a replacement, not even by the archive;
+- a receipt is lost by nothing but a replacement, not even by packing or the archive, and no step of a trail is;
 - a write with an old token changes nothing at all.
 """
 
@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import json
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,11 @@ from labrelay.archive import Archive
 from labrelay.deadletters import REPLAYABLE, DeadLetters, doubts_of
 from labrelay.ledger import Entry, Ledger
 from labrelay.names import Keys
+from labrelay.packed import whole_export, whole_row
+from labrelay.priorities import Priority
 from labrelay.results import ExportState, Receipt, utc_now
-from labrelay_worker.ledger import Claim, WorkerLedger
+from labrelay_worker.ledger import Claim, Places, WorkerLedger
+from labrelay_worker.packing import Packing
 from labrelay_worker.retirement import RETIRED, Retirement
 
 KEYS = Keys("test:")
@@ -54,6 +58,7 @@ class Model:
     cancel: bool = False
     crashes: int = 0
     archived: bool = False
+    trail_begins: bool = True  # no part of it went to the archive
     receipts: set[str] = field(default_factory=set)
     previous: set[str] = field(default_factory=set)
     intents: dict[str, int] = field(default_factory=dict)  # destination to the revision that was being sent
@@ -86,6 +91,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.ledger = Ledger(self.redis, KEYS, wake_up_grace=3600)
         self.letters = DeadLetters(self.redis, KEYS, self.ledger, wake_up_grace=3600, archive=self.archive)
         self.worker = WorkerLedger(self.client, KEYS, owner="worker", lease_seconds=3600, poison_limit=POISON_LIMIT)
+        self.packing = Packing(self.client, KEYS)
         self.retirement = Retirement(self.client, KEYS, self.archive)
         self.models: dict[str, Model] = {}
         self.claims: list[tuple[str, str]] = []
@@ -100,9 +106,14 @@ class LedgerMachine(RuleBasedStateMachine):
 
     # --- producers --------------------------------------------------------------------------------------
 
-    @rule(export=st.sampled_from(EXPORTS), content=st.sampled_from("ab"), replace=st.booleans())
-    def submit(self, export: str, content: str, replace: bool) -> None:
-        entry = Entry(export, content, "{}", f"session {export}", "instrument", "", ())
+    @rule(
+        export=st.sampled_from(EXPORTS),
+        content=st.sampled_from("ab"),
+        replace=st.booleans(),
+        priority=st.sampled_from(Priority),
+    )
+    def submit(self, export: str, content: str, replace: bool, priority: Priority) -> None:
+        entry = Entry(export, content, "{}", f"session {export}", "instrument", "", (), priority)
         answer = self.ledger.submit([entry], replace=replace)[0]
         model = self.models.get(export)
         if model is None:
@@ -119,6 +130,7 @@ class LedgerMachine(RuleBasedStateMachine):
             model.next_owner(ExportState.QUEUED)
             model.previous |= model.receipts
             model.receipts = set()
+            model.trail_begins = model.trail_begins and not model.archived
             model.content, model.archived, model.revision = content, False, model.revision + 1
         assert (answer.state, answer.revision) == (model.state, model.revision)
 
@@ -145,7 +157,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def replay(self, data: st.DataObject, assume: Any) -> None:
         export, model = self._any(data)
         letter = self.ledger.status(export)
-        done, wake = self.letters.replay(letter, assume=assume)
+        done, wake, _ = self.letters.replay(letter, assume=assume)
         if model.state not in REPLAYABLE:
             assert (done.outcome, wake) == (model.state, None)
             return
@@ -166,7 +178,7 @@ class LedgerMachine(RuleBasedStateMachine):
         letter = self.ledger.status(export)
         stale = letter.model_copy(update={"updated": letter.created.replace(year=1990)})
         before = self._everything(export)
-        done, _ = self.letters.replay(stale)
+        done, *_ = self.letters.replay(stale)
         assert done.outcome == ("changed" if model.state in REPLAYABLE else model.state)
         assert self._everything(export) == before
 
@@ -204,8 +216,11 @@ class LedgerMachine(RuleBasedStateMachine):
             self._claim(export)
 
     def _claim(self, export: str) -> None:
+        self._note_claim(export, self.runner.run(self.worker.claim(export)))
+        assert export not in self._ready()
+
+    def _note_claim(self, export: str, answer: Claim | str) -> None:
         model = self.models[export]
-        answer = self.runner.run(self.worker.claim(export))
         if model.archived or model.state.is_final or model.lease or model.held:
             expected = "missing" if model.archived else "finished" if model.state.is_final else None
             assert answer == expected or (expected is None and answer == ("leased" if model.lease else "later"))
@@ -294,8 +309,35 @@ class LedgerMachine(RuleBasedStateMachine):
         export, model = self._any(data)
         if not model.state.is_final:
             self.redis.zadd(KEYS.due, {export: 1})
-        wakes = self.runner.run(self.worker.sweep(leader_seconds=60, grace=3600))
-        assert [wake.export_id for wake in wakes or []] == ([] if model.state.is_final else [export])
+        due = self.runner.run(self.worker.sweep(leader_seconds=60, grace=3600))
+        assert due is not None
+        assert [wake.export_id for wake in due.first] == ([] if model.state.is_final else [export])
+        assert model.state.is_final or export in self._ready()
+
+    @precondition(lambda self: self.models)
+    @rule(free=st.integers(0, 3))
+    def a_wake_up_takes_what_is_ready(self, free: int) -> None:
+        for priority in Priority:  # those of one millisecond would come in any order
+            waiting = sorted(self.redis.zrange(KEYS.ready(priority), 0, -1))
+            if waiting:
+                self.redis.zadd(KEYS.ready(priority), {export: at for at, export in enumerate(waiting)})
+        ready = self._ready()
+        taken = self.runner.run(self.worker.take([], Places(free, left=64)))
+        answers = {claim.export_id: claim for claim in taken.claims} | taken.refused
+        assert set(answers) == set(ready[:free])
+        for export in ready[:free]:
+            self._note_claim(export, answers[export])
+
+    @rule()
+    def pack(self) -> None:
+        before = {export: self._seen(export) for export in self.present()}
+        self.redis.delete(KEYS.packed_until)  # all happens within a few milliseconds here
+        self.runner.run(self.packing.run(-1))
+        assert {export: self._seen(export) for export in self.present()} == before
+        for export in self.present():
+            packed = self.models[export].state is ExportState.DELIVERED
+            assert self.redis.exists(KEYS.packed(export)) == packed
+            assert self.redis.hexists(KEYS.export(export), "context") is not packed
 
     @rule()
     def retire(self) -> None:
@@ -335,10 +377,15 @@ class LedgerMachine(RuleBasedStateMachine):
             assert set(self.redis.zrange(KEYS.due, 0, -1)) == unfinished
 
     @invariant()
+    def nothing_is_ready_twice(self) -> None:
+        if hasattr(self, "redis"):
+            assert len(self._ready()) == len(set(self._ready()))
+
+    @invariant()
     def rows_and_tombstones_hold_what_the_model_holds(self) -> None:
         for export, model in getattr(self, "models", {}).items():
             kept = self.redis.hget(KEYS.archived, export)
-            row = json.loads(kept) if model.archived else self.redis.hgetall(KEYS.export(export))
+            row = whole_row(json.loads(kept)) if model.archived else self._whole(export)[0]
             named = {kind: {f[2:] for f in row if f.startswith(kind)} for kind in ("r:", "p:", "i:")}
             assert named["r:"] == model.receipts
             assert named["p:"] | model.receipts == model.previous | model.receipts
@@ -356,9 +403,13 @@ class LedgerMachine(RuleBasedStateMachine):
                 record = Archive.find(Path(where.file), export)
                 assert record is not None
                 assert (record["state"], set(record["receipts"])) == (model.state, model.receipts)
-                assert record["trail"]
+                assert record["trail"][0]["event"] == ("accepted" if model.trail_begins else "replaced")
+                assert record["context"] == {}
 
     # --- helpers ----------------------------------------------------------------------------------------
+
+    def _ready(self) -> list[str]:
+        return [export for priority in Priority for export in self.redis.zrange(KEYS.ready(priority), 0, -1)]
 
     def present(self) -> list[str]:
         return sorted(export for export, model in self.models.items() if not model.archived)
@@ -392,11 +443,21 @@ class LedgerMachine(RuleBasedStateMachine):
         assert answer == ("cancel" if model.cancel else "ok")
         return True
 
+    def _whole(self, export: str) -> tuple[Mapping[str, str], list[str]]:
+        row = self.redis.hgetall(KEYS.export(export))
+        lines = self.redis.lrange(KEYS.trail(export), 0, -1)
+        flat = [part for pair in row.items() for part in pair]
+        return whole_export((flat, lines, self.redis.get(KEYS.packed(export)) or ""))
+
+    def _seen(self, export: str) -> list[Any]:
+        return [self.ledger.status(export), self.ledger.trail(export)]
+
     def _everything(self, export: str) -> list[Any]:
         indexes = [KEYS.due, *(KEYS.state(state) for state in ExportState)]
         return [
             self.redis.hgetall(KEYS.export(export)),
             self.redis.lrange(KEYS.trail(export), 0, -1),
+            self.redis.get(KEYS.packed(export)),
             self.redis.hget(KEYS.archived, export),
             *(self.redis.zscore(index, export) for index in indexes),
         ]

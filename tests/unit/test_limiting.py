@@ -13,6 +13,7 @@ import pytest
 from labrelay.errors import InvalidInput, RateLimited
 from labrelay.names import Keys
 from labrelay.scripts import script_source
+from labrelay_worker.accounts import SharedAccount
 from labrelay_worker.batching import ScriptGroups
 from labrelay_worker.destinations.base import Limits
 from labrelay_worker.limiting import SCRIPTS, AccountLimiter, account_key
@@ -143,3 +144,18 @@ def test_a_destination_without_limits_asks_nobody():
 def test_limits_that_would_let_nothing_through_are_refused(wrong):
     with pytest.raises(InvalidInput, match="Pause the destination"):
         Limits(**wrong)
+
+
+def test_a_blocking_plugin_awaits_the_pace_from_the_loop_of_its_own_thread():
+    async def scenario(redis: object, one: AccountLimiter, two: AccountLimiter) -> None:
+        # Given an account with five requests a second, one of which was just made
+        account = SharedAccount(one, "portal", Limits(requests_per_second=5))
+        assert account.interval == 0.2
+        await account.pace()
+        # When a thread awaits the next turn on a loop of its own
+        began = time.monotonic()
+        await asyncio.to_thread(asyncio.run, account.pace())
+        # Then it has waited for it
+        assert time.monotonic() - began > 0.1
+
+    with_limiters(scenario)

@@ -229,20 +229,21 @@ def test_a_file_that_moves_while_it_is_looked_at_is_still_being_written(
     assert error.field == "activities[0].files[0]"
 
 
+@pytest.mark.parametrize(("size", "hashed_by"), [(2000, "sha256"), (2 * 2**20, "file_digest")])
 def test_a_file_that_changes_while_it_is_hashed_is_still_being_written(
-    make_session: Build, monkeypatch: pytest.MonkeyPatch
+    make_session: Build, monkeypatch: pytest.MonkeyPatch, size: int, hashed_by: str
 ) -> None:
-    # Given a file that is written to while it is read
+    # Given a file, small or large, that is written to while it is read
     context = make_session()
     file = Path(context.activities[0].files[0])
-    hash_file = hashlib.file_digest
+    os.truncate(file, size)
+    hash_it = getattr(hashlib, hashed_by)
 
-    def hash_and_change(stream: Any, name: str) -> Any:
-        if stream.name == str(file):
-            file.write_bytes(b"other")
-        return hash_file(stream, name)
+    def hash_and_change(*content: Any) -> Any:
+        file.write_bytes(b"other")
+        return hash_it(*content)
 
-    monkeypatch.setattr(manifest_module.hashlib, "file_digest", hash_and_change)
+    monkeypatch.setattr(manifest_module.hashlib, hashed_by, hash_and_change)
     # When it is looked at, then its hash is not believed
     assert type(refused(context)) is StillBeingWritten
 

@@ -14,6 +14,7 @@ from labrelay.context import ExportContext
 from labrelay.errors import DeliveryError, OutcomeUnknown, Rejected, Transient
 from labrelay.ledger import Entry, Ledger
 from labrelay.names import Keys
+from labrelay.priorities import Priority
 from labrelay.results import Delivery, DeliveryState, DestinationInfo, ExportState, Receipt, utc_now
 from labrelay.strategies import Strategy
 from labrelay_worker.engine import Policy, run_export
@@ -124,6 +125,7 @@ class Host:
     """A destination that can be asked, and notes what it was asked about and what it was sent."""
 
     can_ask = True
+    can_link = False
 
     def __init__(self, name: str, found: Receipt | None = None, priority: int = 50) -> None:
         self.info = DestinationInfo(name=name, type="fake", priority=priority, waits_for=())
@@ -135,7 +137,7 @@ class Host:
         return None
 
     @asynccontextmanager
-    async def slot(self) -> AsyncIterator[None]:
+    async def slot(self, priority: Priority) -> AsyncIterator[None]:
         yield
 
     async def export(self, context: ExportContext, *, attempt: int) -> Receipt:

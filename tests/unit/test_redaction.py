@@ -133,11 +133,33 @@ def test_settings_are_masked_by_name_however_deep() -> None:
     tables = {
         "cdcs": {"url": "https://me:pw@host", "token": "abc", "tags": ["a", {"api_key": "x"}]},
         "hook": {"headers": {"X-Lab": "abc"}, "tls": {"verify": True}},
+        "from_environment": {"headers": '{"X-Lab": "abc"}', "url": "https://host/in?lab=7&sig=abc"},
         "author": "Åsa",
     }
     # When they are shown, then without secrets; headers are secret whatever they are called
     assert mask_table(tables) == {
         "cdcs": {"url": f"https://{MASK}@host", "token": MASK, "tags": ["a", {"api_key": MASK}]},
         "hook": {"headers": {"X-Lab": MASK}, "tls": {"verify": True}},
+        "from_environment": {"headers": MASK, "url": f"https://host/in?lab=7&sig={MASK}"},
         "author": "Åsa",
     }
+
+
+_NAMES = (
+    "password", "passwd", "api_key", "access-key", "privateKey", "token", "secret", "sig", "pwd", "akid", "uid",
+    "user_id", "auth", "authorization", "cookie", "credentials", "signature", "bearer", "basic",
+)  # fmt: skip
+
+
+@given(st.text(alphabet="aehiknorstuwyBKS:=@/._- &'\"1", max_size=60), st.sampled_from(_NAMES))
+def test_the_short_way_for_plain_lines_hides_no_secret(noise, name):
+    # Given any text, with a secret in it or not
+    value = "Hidden-1-and-quite-long-value"
+    for text in (
+        noise,
+        f"{noise} {name}={value} {noise}",
+        f"{name.upper()} {value}{noise}",
+        f"ftp://{value}@{noise}",
+    ):
+        # Then it reads as after the long way, which a letter beyond ASCII forces
+        assert redact(text) == redact(f"ü\n{text}").removeprefix("ü\n")

@@ -72,6 +72,11 @@ def test_no_jitter_makes_a_storm_of_retries() -> None:
     assert after(Transient("x"), jitter=0.0).retry_at > NOW + 0.1
 
 
+def test_a_lost_answer_is_not_asked_about_at_once() -> None:
+    # Given the smallest jitter, when an answer is lost, then what may still be on its way has time to arrive
+    assert after(OutcomeUnknown("lost"), jitter=0.0).retry_at >= NOW + POLICY.first_delay
+
+
 @pytest.mark.parametrize("error", [Rejected("no"), Conflict("taken")])
 def test_a_refusal_is_never_tried_again(error: DeliveryError) -> None:
     # When the destination refuses for good, then there is no retry

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from celery import Celery, current_app
 
-from labrelay.names import IDS_PER_WAKE_UP, QUEUE_EXPORTS, TASK_EXPORT
+from labrelay.names import QUEUE_EXPORTS, TASK_EXPORT
 from labrelay.settings import ProducerSettings
-from labrelay.wakeups import Wake, WakeUps, broker_settings, celery_url, producer_app
+from labrelay.wakeups import Wake, WakeUps, broker_settings, producer_app
 
 SECRET = "hunter2-hunter2"
 
@@ -35,10 +35,6 @@ class Mailbox:
                 found.append(message)
         return found
 
-    def named(self) -> list[list[str]]:
-        """Return the ids of each message."""
-        return [message.payload[1]["ids"] for message in self.messages()]
-
 
 @pytest.fixture
 def mailbox() -> Iterator[Mailbox]:
@@ -54,61 +50,52 @@ def wakes(count: int, **fields: str) -> list[Wake]:
     return [Wake(f"id-{n}", **{"session": f"session-{n}"} | given) for n in range(count)]
 
 
-def test_a_wake_up_names_its_export_and_nothing_else(mailbox: Mailbox) -> None:
+def test_a_lone_wake_up_names_its_export_and_looks_for_others(mailbox: Mailbox) -> None:
     # When one export is woken
-    mailbox.wake_ups.publish(wakes(1))
+    mailbox.wake_ups.ring(1, wakes(1))
     # Then the message is the task with its id
     (message,) = mailbox.messages()
-    assert message.payload[:2] == [[], {"ids": ["id-0"]}]
+    assert message.payload[:2] == [[], {"ids": ["id-0"], "looks": True}]
     assert message.headers["task"] == TASK_EXPORT
     assert message.content_type == "application/json"
 
 
-def test_many_exports_travel_in_few_messages(mailbox: Mailbox) -> None:
-    # When more exports are woken than one message names
-    mailbox.wake_ups.publish(wakes(2 * IDS_PER_WAKE_UP + 1))
-    # Then each is named once, and no message is too long
-    named = mailbox.named()
-    assert [len(ids) for ids in named] == [64, 64, 1]
-    assert [export for ids in named for export in ids] == [f"id-{n}" for n in range(129)]
-
-
-def test_an_export_given_twice_is_named_once(mailbox: Mailbox) -> None:
-    # When one export is given twice, then it is named once
-    mailbox.wake_ups.publish(wakes(1) + wakes(1))
-    assert mailbox.named() == [["id-0"]]
+def test_a_wake_up_for_many_names_none(mailbox: Mailbox) -> None:
+    # When the ledger asks for two wake-ups for a hundred exports, then they only ring
+    mailbox.wake_ups.ring(2, wakes(100))
+    assert [message.payload[1] for message in mailbox.messages()] == [{"ids": [], "looks": True}] * 2
 
 
 def test_nothing_to_wake_sends_nothing(mailbox: Mailbox) -> None:
-    # When nothing is due, then there is no message
-    mailbox.wake_ups.publish([])
+    # When no wake-up is needed, then there is no message
+    mailbox.wake_ups.ring(0, wakes(3))
     assert mailbox.messages() == []
 
 
 def test_a_lone_first_wake_up_carries_the_id_of_its_export(mailbox: Mailbox) -> None:
     # When one export is woken first, then Flower and `labrelay status` agree
-    mailbox.wake_ups.publish(wakes(1))
+    mailbox.wake_ups.ring(1, wakes(1))
     assert mailbox.messages()[0].headers["id"] == "id-0"
 
 
 @pytest.mark.parametrize(("count", "again"), [(1, True), (2, False)])
 def test_every_other_wake_up_has_an_id_of_its_own(mailbox: Mailbox, count: int, again: bool) -> None:
     # When an export is woken again, or with others, then it is another task
-    mailbox.wake_ups.publish(wakes(count), again=again)
+    mailbox.wake_ups.ring(1, wakes(count), again=again)
     assert uuid.UUID(mailbox.messages()[0].headers["id"])
 
 
 def test_people_can_read_what_a_task_is_about(mailbox: Mailbox) -> None:
     # When an export is woken, then Flower shows session, instrument and strategy
-    mailbox.wake_ups.publish(wakes(1, strategy=""))
+    mailbox.wake_ups.ring(1, wakes(1, strategy=""))
     headers = mailbox.messages()[0].headers
     assert headers["kwargsrepr"] == "{session=session-0 instrument=FEI-Titan strategy=by route}"
     assert headers["argsrepr"] == "()"
 
 
-def test_a_long_wake_up_shows_the_first_sessions(mailbox: Mailbox) -> None:
+def test_a_wake_up_for_many_shows_the_first_sessions(mailbox: Mailbox) -> None:
     # When many are woken at once, then the text stays short
-    mailbox.wake_ups.publish(wakes(IDS_PER_WAKE_UP))
+    mailbox.wake_ups.ring(1, wakes(64))
     text = mailbox.messages()[0].headers["kwargsrepr"]
     assert "session-4" in text
     assert "session-5 " not in text
@@ -119,7 +106,7 @@ def test_no_secret_is_in_a_message(mailbox: Mailbox) -> None:
     # Given a session whose identifier is a signed address
     address = f"https://me:{SECRET}@nemo/api/?id=1&token={SECRET}"
     # When it is woken
-    mailbox.wake_ups.publish(wakes(1, session=address))
+    mailbox.wake_ups.ring(1, wakes(1, session=address))
     # Then neither header nor body tells
     (message,) = mailbox.messages()
     assert SECRET not in json.dumps(message.headers)
@@ -156,17 +143,3 @@ def test_the_app_of_labrelay_does_not_replace_that_of_a_pipeline() -> None:
     app = producer_app(ProducerSettings(redis_url="redis://host/0"))
     assert app.conf.broker_url == "redis://host/0"
     assert current_app._get_current_object() is before is not app
-
-
-@pytest.mark.parametrize(
-    ("redis_url", "expected"),
-    [
-        ("redis://:pw@host:6379/1", "redis://:pw@host:6379/1"),
-        ("rediss://host/0?ssl_cert_reqs=required", "rediss://host/0?ssl_cert_reqs=required"),
-        ("unix:///run/redis.sock", "redis+socket:///run/redis.sock"),
-        ("unix:///with%20blank/r.sock?db=1", "redis+socket:///with blank/r.sock?db=1"),
-    ],
-)
-def test_an_address_is_spelled_as_celery_wants_it(redis_url: str, expected: str) -> None:
-    # Given an address for redis-py, when Celery uses it, then it is the same server
-    assert celery_url(redis_url) == expected

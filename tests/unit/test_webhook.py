@@ -30,6 +30,7 @@ from labrelay.errors import (
 from labrelay.redaction import Redactor
 from labrelay.results import DestinationInfo, Receipt
 from labrelay_worker.destinations.webhook import WebhookDestination, WebhookOptions
+from labrelay_worker.guarding import RecordGuard
 from labrelay_worker.hosting import HostedDestination
 
 Build = Callable[..., ExportContext]
@@ -118,7 +119,7 @@ def send(lab: Lab | str, context: ExportContext, **options: Any) -> Receipt:
     host = HostedDestination(
         destination,
         DestinationInfo(name="hook", type="webhook"),
-        data_roots=(),
+        records=RecordGuard(()),
         redact=Redactor([TOKEN]),
         call_timeout=20,
         threads=1,

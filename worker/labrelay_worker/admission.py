@@ -17,9 +17,11 @@ from redis.exceptions import RedisError
 
 from labrelay.context import ExportContext
 from labrelay.errors import DeliveryError, Held, Misconfigured, OutcomeUnknown, Unavailable
+from labrelay.priorities import Priority
 from labrelay.results import DestinationInfo, Receipt
 from labrelay.scripts import script_source
 from labrelay_worker import holding, limiting
+from labrelay_worker.accounts import SharedAccount
 from labrelay_worker.batching import ScriptGroups
 from labrelay_worker.breaker import BreakerPolicy, BreakerState, Event, Failed, Succeeded
 from labrelay_worker.engine import Host
@@ -67,12 +69,17 @@ class AdmittedHost:
         """Whether it can be asked or sent to again after an unknown outcome."""
         return self._host.can_ask
 
+    @property
+    def can_link(self) -> bool:
+        """Whether a link can be added to an entry that is there."""
+        return self._host.can_link
+
     def held(self) -> Hold | None:
         """Return why it takes nothing now."""
         return self._board.held(self._name)
 
     @asynccontextmanager
-    async def slot(self) -> AsyncIterator[None]:
+    async def slot(self, priority: Priority = Priority.NORMAL) -> AsyncIterator[None]:
         """Hold a place in the process and at its account.
 
         Raises
@@ -82,10 +89,14 @@ class AdmittedHost:
         RateLimited
             No place within a short wait; ``retry_after`` says when to come again.
         """
-        async with self._gate.place():
+        async with self._gate.place(priority.rank):
             self._require_open()
+            if not self._limits and self._host.places is None:
+                yield
+                return
             # The account's limits come last: a time reserved there must be used when it comes.
-            async with self._host.slot(), self._limiter.call(self._name, self._limits):
+            urgent = priority is Priority.URGENT
+            async with self._host.slot(), self._limiter.call(self._name, self._limits, overtakes=urgent):
                 self._require_open()
                 yield
 
@@ -101,6 +112,10 @@ class AdmittedHost:
         if receipt is None:
             await self._limiter.another(self._name, self._limits)  # the send that follows is a call of its own
         return receipt
+
+    async def link(self, context: ExportContext, receipt: Receipt) -> Receipt:
+        """Add links, and tell the breaker how it went."""
+        return await self._told(self._host.link(context, receipt))
 
     def look(self) -> None:
         """Take note that the standing may have changed."""
@@ -174,6 +189,8 @@ class Admissions:
         self._admitted = {
             name: AdmittedHost(host, self._board, self._limiter, places=places) for name, host in hosted.items()
         }
+        for name, host in hosted.items():
+            host.share(SharedAccount(self._limiter, name, host.limits))
         probes = {name: host.validate_config for name, host in hosted.items()}
         self._prober = Prober(self._board, probes, owner=owner, looked=self._look)
 

@@ -5,14 +5,23 @@ channel holds, and later to acknowledge those whose tasks end, over the connecti
 ``AttributeError`` on None, which Celery takes for a programming error and ends the worker. Nothing needs to be done
 instead: the messages are in Redis's ``unacked`` hash and come back some time, waking exports that are done does
 nothing, and the ledger wakes the others.
+
+A Redis that hands over to its replica keeps its connections and refuses writes on them; one that is full or has no
+room on its disk does so too. Celery takes such an answer for a programming error as well and ends the worker; here it
+is what it means: this connection serves nobody for now, and Celery makes another until one does.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from kombu.transport import redis as kombu_redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
+
+from labrelay.outages import is_outage
 
 _logger = logging.getLogger(__name__)
 
@@ -46,6 +55,23 @@ class SurvivingQoS(kombu_redis.QoS):
         return transport is not None and transport.client is not None
 
 
+def breaking_at_outages(parse_response: Callable[..., Any]) -> Callable[..., Any]:
+    """Return how a Redis client parses answers, with those of an outage taken for the end of the connection."""
+
+    def parse(client: Any, connection: Any, command_name: str, **options: Any) -> Any:
+        try:
+            return parse_response(client, connection, command_name, **options)
+        except ResponseError as error:
+            if not is_outage(error):
+                raise
+            connection.disconnect()
+            raise RedisConnectionError(f"Redis takes no wake-ups for now: {error}") from error
+
+    return parse
+
+
 def install() -> None:
-    """Make every Redis channel of this process survive the loss of its connection."""
+    """Make every Redis channel of this process survive the loss of its connection; to be called once."""
     kombu_redis.Channel.QoS = SurvivingQoS
+    mixin = kombu_redis.GlobalKeyPrefixMixin
+    setattr(mixin, "parse_response", breaking_at_outages(mixin.parse_response))  # noqa: B010  mypy knows no patches

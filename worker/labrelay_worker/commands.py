@@ -1,8 +1,7 @@
-"""The worker side's commands of `labrelay`: worker, up, down, demo, samples, flower, backends."""
+"""The worker side's commands of `labrelay`: worker, up, down, demo, samples, flower, backends; others join."""
 
 from __future__ import annotations
 
-import os
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,7 +11,12 @@ import click
 
 from labrelay.cli import as_json, print_json
 from labrelay.settings import ProducerSettings
+from labrelay_worker.check_command import check
 from labrelay_worker.destination_commands import destinations, pause, print_unavailable, resume
+from labrelay_worker.flower_command import flower, flower_if_possible
+from labrelay_worker.labarchives_commands import labarchives
+from labrelay_worker.restore_command import restored
+from labrelay_worker.upkeep import end_up, only_one
 
 #: A thread only waits for the event loop, so that many wake-ups are worked on at once.
 THREADS = 16
@@ -21,37 +25,52 @@ POOLS = ("threads", "prefork", "solo")
 
 def _worker_options(function: Any) -> Any:
     for option in (
-        click.option(
-            "--pool", type=click.Choice(["threads", "prefork", "solo"]), default="threads", show_default=True
-        ),
+        click.option("--pool", type=click.Choice(POOLS), default="threads", show_default=True),
         click.option("--concurrency", type=click.IntRange(min=1), help="Wake-ups worked on at once."),
-        click.option("--loglevel", default="INFO", show_default=True),
+        click.option("--loglevel", help="Default: the setting log_level, else INFO."),
     ):
         function = option(function)
     return function
 
 
-def embedded_if_needed(settings: ProducerSettings, stack: ExitStack) -> None:
+def _embedded_if_needed(settings: ProducerSettings, stack: ExitStack) -> None:
     """Start the embedded Redis, or join the running one, unless a Redis is configured."""
-    if settings.redis_url is None:
-        from labrelay_worker.embedded import EmbeddedRedis  # noqa: PLC0415
+    if settings.redis_url is not None:
+        return
+    from labrelay_worker.embedded import EmbeddedRedis  # noqa: PLC0415
 
-        url = stack.enter_context(EmbeddedRedis(settings.embedded_folder))
-        click.echo(f"labrelay: embedded Redis at {url}, data in {settings.embedded_folder}", err=True)
+    url = stack.enter_context(EmbeddedRedis(settings.embedded_folder))
+    click.echo(f"labrelay: embedded Redis at {url}, data in {settings.embedded_folder}", err=True)
 
 
-def _run_worker(pool: str, concurrency: int | None, loglevel: str) -> None:
+def _run_worker(pool: str, concurrency: int | None, loglevel: str | None, *, flower: bool | None = None) -> None:
+    """Run a worker until it ends; `flower` not None: as `labrelay up` does, and whether Flower is wanted."""
     from labrelay_worker.settings import load_worker_settings  # noqa: PLC0415
 
     settings = load_worker_settings()
     with ExitStack() as stack:
-        embedded_if_needed(settings, stack)
+        if flower is not None:
+            stack.enter_context(only_one(settings.home))
+        _embedded_if_needed(settings, stack)
+        if flower:
+            flower_if_possible(settings, stack)
         from labrelay_worker.app import app  # noqa: PLC0415  it needs the Redis address
         from labrelay_worker.lifecycle import lifecycle  # noqa: PLC0415
 
         # The worker gives its leases back before the embedded Redis may stop, however it ends.
         stack.callback(lifecycle.close)
-        arguments = ["worker", f"--pool={pool}", f"--loglevel={loglevel}", "--without-gossip", "--without-mingle"]
+        lifecycle.afterwards = stack.close
+        level = loglevel or settings.log_level or "INFO"
+        # The banner is for people.
+        quiet = ["--quiet"] if settings.log_format == "json" else []
+        arguments = [
+            *quiet,
+            "worker",
+            f"--pool={pool}",
+            f"--loglevel={level}",
+            "--without-gossip",
+            "--without-mingle",
+        ]
         if concurrency is None and pool == "threads":
             concurrency = THREADS
         if concurrency is not None:
@@ -61,26 +80,31 @@ def _run_worker(pool: str, concurrency: int | None, loglevel: str) -> None:
 
 @click.command("worker")
 @_worker_options
-def worker(pool: str, concurrency: int | None, loglevel: str) -> None:
+def worker(pool: str, concurrency: int | None, loglevel: str | None) -> None:
     """Run one worker in the foreground; starts the embedded Redis when none is configured."""
     _run_worker(pool, concurrency, loglevel)
 
 
 @click.command("up")
 @_worker_options
-def up(pool: str, concurrency: int | None, loglevel: str) -> None:
-    """Run everything one machine needs in the foreground: embedded Redis and a worker."""
+@click.option("--no-flower", is_flag=True, help="Without Flower, the task view.")
+def up(pool: str, concurrency: int | None, loglevel: str | None, no_flower: bool) -> None:
+    """Run everything one machine needs in the foreground: embedded Redis, a worker, and Flower if it is installed."""
     click.echo("labrelay: submit from another terminal with `labrelay submit FILE`; Ctrl-C stops", err=True)
-    _run_worker(pool, concurrency, loglevel)
+    _run_worker(pool, concurrency, loglevel, flower=not no_flower)
 
 
 @click.command("down")
 def down() -> None:
-    """Stop an embedded Redis that a killed worker left behind."""
+    """Stop what `labrelay up` runs on this machine, or what was left behind when it was killed."""
     from labrelay_worker.embedded import stop_embedded  # noqa: PLC0415
+    from labrelay_worker.flower.process import FlowerHome  # noqa: PLC0415
     from labrelay_worker.settings import load_worker_settings  # noqa: PLC0415
 
-    stopped = stop_embedded(load_worker_settings().embedded_folder)
+    settings = load_worker_settings()
+    end_up(settings.home, settings.drain_seconds + 60)
+    FlowerHome(settings).stop()
+    stopped = stop_embedded(settings.embedded_folder)
     click.echo("stopped" if stopped else "still in use: stop its workers first")
     if not stopped:
         sys.exit(1)
@@ -91,7 +115,7 @@ def down() -> None:
 @click.option("--keep", is_flag=True, help="Keep what earlier demos delivered.")
 @click.option("--kill", is_flag=True, help="Kill the worker in the middle, and watch another one finish.")
 def demo(data: Path | None, keep: bool, kill: bool) -> None:
-    """Deliver sample sessions to disk, memory and a local HTTP receiver, and show the receipts."""
+    """Deliver sample sessions to five places: files, OME-Zarr, memory, a repository, a notebook that links to it."""
     from labrelay_worker.demo.show import run_demo  # noqa: PLC0415
     from labrelay_worker.settings import load_worker_settings  # noqa: PLC0415
 
@@ -107,30 +131,6 @@ def samples(folder: Path, sessions: int) -> None:
 
     for record in make_samples(folder, sessions=sessions):
         click.echo(record)
-
-
-@click.command("flower")
-@click.option("--address", default="127.0.0.1", show_default=True)
-@click.option("--port", default=5555, show_default=True)
-@click.option("--open", "open_access", is_flag=True, help="Allow everybody who reaches the address.")
-def flower(address: str, port: int, open_access: bool) -> None:
-    """Start Flower, the task view, on the same broker (needs the extra `monitor`)."""
-    from labrelay_worker.flower import flower_arguments  # noqa: PLC0415
-    from labrelay_worker.settings import load_worker_settings  # noqa: PLC0415
-
-    settings = load_worker_settings()
-    settings.resolve_redis_url()
-    folder = settings.home / "flower"
-    folder.mkdir(parents=True, exist_ok=True)
-    launch = flower_arguments(
-        address=address,
-        port=port,
-        basic_auth=os.environ.get("LABRELAY_FLOWER_BASIC_AUTH"),
-        open_access=open_access,
-        persistent_db=folder / "flower.db",
-    )
-    command = [sys.executable, "-m", "celery", *launch.arguments]
-    os.execve(command[0], command, {**os.environ, **launch.environment})  # noqa: S606  fixed argument list
 
 
 @click.command("backends")
@@ -153,5 +153,19 @@ def backends(as_json: bool) -> None:
 
 COMMANDS: dict[str, click.Command] = {
     str(command.name): command
-    for command in (worker, up, down, demo, samples, flower, backends, destinations, pause, resume)
+    for command in (
+        worker,
+        up,
+        down,
+        demo,
+        samples,
+        flower,
+        backends,
+        check,
+        destinations,
+        pause,
+        resume,
+        labarchives,
+        restored,
+    )
 }

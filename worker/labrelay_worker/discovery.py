@@ -35,9 +35,11 @@ _DISTRIBUTIONS = MappingProxyType(
         "PIL": "pillow",
         "cv2": "opencv-python-headless",
         "jpype": "jpype1",
+        "numcodecs": '"labrelay[zarr]"',
         "rsciio": "rosettasciio",
         "skimage": "scikit-image",
         "yaml": "pyyaml",
+        "zarr": '"labrelay[zarr]"',
         "zmq": "pyzmq",
     }
 )
@@ -222,12 +224,18 @@ def _purge(module: str) -> None:
             del sys.modules[name]
 
 
+def missing_package(error: BaseException) -> tuple[str, str] | None:
+    """Return the package that an import lacked and the command that installs it; None: something else is wrong."""
+    if not isinstance(error, ModuleNotFoundError) or not error.name:
+        return None
+    package = error.name.partition(".")[0]
+    return None if _is_installed(package) else (package, f"pip install {_DISTRIBUTIONS.get(package, package)}")
+
+
 def _explain(error: BaseException) -> tuple[str, str]:
-    if isinstance(error, ModuleNotFoundError) and error.name:
-        package = error.name.partition(".")[0]
-        install = f"pip install {_DISTRIBUTIONS.get(package, package)}"
-        if not _is_installed(package):
-            return f"needs the package '{package}': {install}", f"Run: {install}"
+    if (missing := missing_package(error)) is not None:
+        package, install = missing
+        return f"needs the package '{package}': {install}", f"Run: {install}"
     message = error.msg if isinstance(error, SyntaxError) else str(error)
     text = redact(" ".join(f"{type(error).__name__}: {message}".split()).rstrip(": "))
     if len(text) > _LONGEST_REASON:

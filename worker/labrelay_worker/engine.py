@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from labrelay.context import ExportContext
 from labrelay.errors import DeliveryError, Held, OutcomeUnknown
+from labrelay.priorities import Priority
 from labrelay.results import Delivery, DeliveryState, DestinationInfo, ExportState, Receipt
 from labrelay.strategies import Strategy, Verdict, not_needed, verdict
-from labrelay_worker.planning import Hold, NextSteps, next_steps
+from labrelay_worker.linking import after_failed_link, missing_links
+from labrelay_worker.planning import Hold, NextSteps, next_steps, onlookers
 from labrelay_worker.retrying import RetryPolicy, after_failure
 
 
@@ -26,6 +28,7 @@ class Job(Protocol):
 
     context: ExportContext
     strategy: Strategy
+    priority: Priority
     created: float
     deliveries: dict[str, Delivery]
     receipts: dict[str, Receipt]
@@ -41,16 +44,22 @@ class Job(Protocol):
         """Raise `LeaseLost` if the lease may have ended."""
 
     async def write_intent(self, name: str) -> None:
-        """Record that a send is about to begin."""
+        """Record that a send is about to begin; raises `Held` when it must not, because a cancel was asked for."""
 
     async def write_receipt(self, name: str, receipt: Receipt) -> None:
-        """Record a confirmed delivery."""
+        """Record a confirmed delivery. It may be on its way when this returns; no later write overtakes it."""
 
     async def write_previous(self, name: str, receipt: Receipt) -> None:
         """Record that the earlier revision had arrived."""
 
     async def write_failure(self, name: str, delivery: Delivery, *, doubtful: bool) -> None:
         """Record a failed attempt; a doubtful one keeps its intent open."""
+
+    async def write_link(self, name: str, receipt: Receipt) -> None:
+        """Record that a delivered entry has its link by now."""
+
+    async def write_failed_link(self, name: str, delivery: Delivery) -> None:
+        """Record that a delivered entry's link could not be added."""
 
     async def write_skips(self, names: list[str], reason: str) -> None:
         """Record destinations that are not needed."""
@@ -72,13 +81,17 @@ class Host(Protocol):
     def can_ask(self) -> bool:
         """Whether it can be asked, or sent to again, after an unknown outcome."""
 
+    @property
+    def can_link(self) -> bool:
+        """Whether a link can be added to an entry that is there."""
+
     def held(self) -> Hold | None:
         """Return why the destination as a whole takes nothing now, None if it does; asked often, so it is cheap."""
 
-    def slot(self) -> AbstractAsyncContextManager[None]:
+    def slot(self, priority: Priority) -> AbstractAsyncContextManager[None]:
         """Hold a place at the destination; waiting for one happens before the intent, so it is never doubtful.
 
-        Raises `Held` if the destination takes nothing by now.
+        Urgent ones overtake the others there, too. Raises `Held` if the destination takes nothing by now.
         """
 
     async def export(self, context: ExportContext, *, attempt: int) -> Receipt:
@@ -86,6 +99,9 @@ class Host(Protocol):
 
     async def resolve_doubt(self, context: ExportContext, *, attempt: int) -> Receipt | None:
         """Return the receipt if an earlier send arrived, None if it may be sent again, else raise."""
+
+    async def link(self, context: ExportContext, receipt: Receipt) -> Receipt:
+        """Add links to what was delivered meanwhile to the entry of the receipt; safe to repeat."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +122,7 @@ async def run_export(job: Job, hosts: Mapping[str, Host], policy: Policy, stoppi
         Another worker owns it; nothing more was written.
     """
     ordered = [host.info for host in hosts.values()]
+    linkable = {name for name, host in hosts.items() if host.can_link}
     sending: dict[asyncio.Task[None], str] = {}
     try:
         while True:
@@ -113,16 +130,17 @@ async def run_export(job: Job, hosts: Mapping[str, Host], policy: Policy, stoppi
                 job.strategy, ordered, job.deliveries,
                 now=job.now(), created=job.created, link_wait=policy.link_wait,
                 closed={name: hold for name, host in hosts.items() if (hold := host.held()) is not None},
+                missing_links=missing_links({name: r for name, r in job.receipts.items() if name in linkable}),
             )  # fmt: skip
             if not (stopping() or job.cancel_requested):
-                for name in steps.start:
-                    before = job.deliveries[name]
-                    job.deliveries[name] = before.model_copy(update={"state": DeliveryState.SENDING})
-                    sending[asyncio.create_task(_deliver(job, hosts[name], before, policy))] = name
+                for step, names in ((_deliver, steps.start), (_link, steps.link)):
+                    for name in names:
+                        before = job.deliveries[name]
+                        job.deliveries[name] = before.with_values(state=DeliveryState.SENDING)
+                        sending[asyncio.create_task(step(job, hosts[name], before, policy))] = name
             if not sending:
-                return await _settle(job, steps, policy)
-            done, _ = await asyncio.wait(sending, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
+                return await _settle(job, steps, policy, onlookers(ordered))
+            for task in await _first_done(sending):
                 del sending[task]
                 task.result()
     finally:
@@ -131,14 +149,21 @@ async def run_export(job: Job, hosts: Mapping[str, Host], policy: Policy, stoppi
         await asyncio.gather(*sending, return_exceptions=True)
 
 
+async def _first_done(tasks: Collection[asyncio.Task[None]]) -> Collection[asyncio.Task[None]]:
+    if len(tasks) > 1:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        return done
+    # The usual case, at a fraction of what `wait` costs.
+    (task,) = tasks
+    await task
+    return [task]
+
+
 async def _deliver(job: Job, host: Host, before: Delivery, policy: Policy) -> None:
-    name = host.info.name
-    context = job.context.model_copy(
-        update={"previous_results": {n: receipt.as_result() for n, receipt in job.receipts.items()}}
-    )
+    name, context = host.info.name, _with_results(job)
     in_doubt = name in job.open_intents
     try:
-        async with host.slot():
+        async with host.slot(job.priority):
             receipt = None
             # Where nobody can be asked and the settings say `retry`, asking again for ever would never send.
             if in_doubt and (host.can_ask or policy.retry.on_unknown == "park"):
@@ -151,6 +176,11 @@ async def _deliver(job: Job, host: Host, before: Delivery, policy: Policy) -> No
     except Held:
         job.deliveries[name] = before  # nothing was tried: `next_steps` says what holds it
     except DeliveryError as error:
+        if host.info.lossy:  # a viewer costs an export nothing: neither a retry nor a failure
+            seen = before.model_copy(update={"state": DeliveryState.SKIPPED, "reason": str(error), "retry_at": None})
+            told = {"error_kind": error.kind, "error_message": str(error), "attempts": before.attempts + 1}
+            await job.write_failure(name, seen.model_copy(update=told), doubtful=False)
+            return
         doubtful = in_doubt or isinstance(error, OutcomeUnknown)
         after = after_failure(
             error, before,
@@ -159,6 +189,26 @@ async def _deliver(job: Job, host: Host, before: Delivery, policy: Policy) -> No
         await job.write_failure(name, after, doubtful=doubtful)
     else:
         await job.write_receipt(name, receipt)
+
+
+async def _link(job: Job, host: Host, before: Delivery, policy: Policy) -> None:
+    name = host.info.name
+    try:
+        async with host.slot(job.priority):
+            job.require_lease()
+            receipt = await host.link(_with_results(job), job.receipts[name])
+    except Held:
+        job.deliveries[name] = before
+    except DeliveryError as error:
+        after = after_failed_link(error, before, now=job.now(), policy=policy.retry, jitter=policy.jitter())
+        await job.write_failed_link(name, after)
+    else:
+        await job.write_link(name, receipt)
+
+
+def _with_results(job: Job) -> ExportContext:
+    # What the submitter knows of earlier deliveries is linked to as well.
+    return job.context.with_results({name: receipt.as_result() for name, receipt in job.receipts.items()})
 
 
 async def _resolve_doubt(
@@ -178,26 +228,39 @@ async def _resolve_doubt(
     return context.of_revision(context.revision, job.context.previous_receipts), None
 
 
-async def _settle(job: Job, steps: NextSteps, policy: Policy) -> Verdict:
-    skips = not_needed(job.strategy, {name: d.state for name, d in job.deliveries.items()})
+async def _settle(job: Job, steps: NextSteps, policy: Policy, aside: Collection[str]) -> Verdict:
+    await _skip_what_is_not_needed(job, aside)
+    result = verdict(job.strategy, _counted(job, aside))
+    unseen = [name for name in aside if not job.deliveries[name].state.is_settled]
+    if unseen and result.state.is_final:
+        await job.write_skips(unseen, "it takes nothing now, and no export waits for a viewer")
+    links = steps.link or steps.held_links
+    if job.cancel_requested and not result.state.is_final:
+        result = replace(result, state=ExportState.CANCELLED)
+    elif links and not job.cancel_requested:
+        result = replace(result, state=ExportState.WAITING)
+    if result.state is not ExportState.WAITING:
+        await job.settle(result.state, str(result))
+    elif steps.start or steps.link:
+        # Stopped while something could start: another worker goes on at once.
+        await job.settle(ExportState.QUEUED, f"{result}; handed back at shutdown")
+    else:
+        # Nothing held means that no destination is chosen: only other settings can change that.
+        due = steps.look_again_at or job.now() + policy.retry.misconfigured_delay
+        summary = f"{result}; {steps.why_held or 'no destination is enabled for it'}"
+        await job.settle(ExportState.WAITING, summary, not_before=due, held_by=steps.held_by)
+    return result
+
+
+async def _skip_what_is_not_needed(job: Job, aside: Collection[str]) -> None:
+    skips = not_needed(job.strategy, _counted(job, aside))
     reason = f"{job.strategy}: another destination has it"
     in_doubt = [name for name in skips if name in job.open_intents]
     if in_doubt:
         await job.write_skips(in_doubt, f"{reason}; an earlier send may have arrived here too")
     if len(in_doubt) < len(skips):
         await job.write_skips([name for name in skips if name not in in_doubt], reason)
-    result = verdict(job.strategy, {name: d.state for name, d in job.deliveries.items()})
-    if job.cancel_requested and not result.state.is_final:
-        result = Verdict(ExportState.CANCELLED, result.delivered, result.of)
-    if result.state is not ExportState.WAITING:
-        await job.settle(result.state, str(result))
-    elif steps.start:
-        # Stopped while something could start: another worker goes on at once.
-        await job.settle(ExportState.QUEUED, f"{result}; handed back at shutdown")
-    else:
-        held = "; ".join(f"{name}: {hold.reason}" for name, hold in steps.held.items())
-        # Nothing held means that no destination is chosen: only other settings can change that.
-        due = steps.look_again_at or job.now() + policy.retry.misconfigured_delay
-        summary = f"{result}; {held or 'no destination is enabled for it'}"
-        await job.settle(ExportState.WAITING, summary, not_before=due, held_by=steps.held_by)
-    return result
+
+
+def _counted(job: Job, aside: Collection[str]) -> dict[str, DeliveryState]:
+    return {name: delivery.state for name, delivery in job.deliveries.items() if name not in aside}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -38,11 +38,11 @@ class Gate:
         self._places, self._risk, self._patience = places, risk, patience
         self._running: dict[object, float] = {}
         self._moved = self._next_turn = 0.0
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._waiting: defaultdict[int, deque[asyncio.Future[None]]] = defaultdict(deque)
 
     @asynccontextmanager
-    async def place(self) -> AsyncIterator[None]:
-        """Hold a place.
+    async def place(self, rank: int = 0) -> AsyncIterator[None]:
+        """Hold a place; of those who wait, the lowest rank comes first.
 
         Raises
         ------
@@ -50,7 +50,7 @@ class Gate:
             None came free in time; nothing was tried.
         """
         me = object()
-        await self._enter(me)
+        await self._enter(me, rank)
         try:
             yield
         finally:
@@ -60,17 +60,20 @@ class Gate:
 
     def let_in(self) -> None:
         """Let in whoever may enter by now; to be called when the risk has changed, too."""
-        while self._waiting and self._is_free():
-            entering = self._waiting.popleft()
+        while (ranks := [rank for rank, waiting in self._waiting.items() if waiting]) and self._is_free():
+            entering = self._waiting[min(ranks)].popleft()
             if not entering.done():
                 # The place is taken before the waiting task runs, else one free place would be given to many.
                 self._take(entering)
                 entering.set_result(None)
 
-    async def _enter(self, me: object) -> None:
+    async def _enter(self, me: object, rank: int) -> None:
+        if not any(self._waiting.values()) and self._is_free():
+            self._take(me)
+            return
         loop = asyncio.get_running_loop()
         turn: asyncio.Future[None] = loop.create_future()
-        self._waiting.append(turn)
+        self._waiting[rank].append(turn)
         self.let_in()
         give_up_at = loop.time() + self._patience
         try:

@@ -13,7 +13,8 @@ import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
-from pathlib import Path
+from contextvars import copy_context
+from functools import lru_cache
 from typing import Any
 
 from labrelay.context import ExportContext
@@ -26,11 +27,15 @@ from labrelay.errors import (
     Transient,
     Unavailable,
 )
+from labrelay.priorities import Priority
 from labrelay.redaction import Redactor
 from labrelay.results import DestinationInfo, Receipt, utc_now
-from labrelay_worker.destinations.base import Limits
-from labrelay_worker.guarding import require_unchanged
+from labrelay_worker.destinations.account import Account
+from labrelay_worker.destinations.base import Destination, Limits
+from labrelay_worker.guarding import RecordGuard
+from labrelay_worker.guests import deliver
 from labrelay_worker.planning import Hold
+from labrelay_worker.watching import watching
 
 #: Seconds a delivery waits for a thread in the process.
 _THREAD_PATIENCE = 2.0
@@ -46,8 +51,8 @@ class HostedDestination:
         Any object with the seed's five members.
     info
         Its name, priority and waits as planned.
-    data_roots
-        Folders it may read from; empty: anywhere.
+    records
+        Checks that a record is still the one that was submitted.
     redact
         Takes secrets out of its error texts.
     call_timeout
@@ -63,16 +68,17 @@ class HostedDestination:
         destination: Any,
         info: DestinationInfo,
         *,
-        data_roots: tuple[Path, ...],
+        records: RecordGuard,
         redact: Redactor,
         call_timeout: float,
         threads: int,
         limits: Limits | None = None,
     ) -> None:
         self.destination, self.info = destination, info
-        self._data_roots, self.redact = data_roots, redact
+        self.redact = redact
         self.limits = limits or Limits()
         self._timeout: float = getattr(destination, "timeout", None) or call_timeout
+        self._records = records
         self._threads = asyncio.Semaphore(threads)
         self._blocking = not inspect.iscoroutinefunction(destination.export)
         #: Calls at once that it can make; None: as many as come.
@@ -82,13 +88,21 @@ class HostedDestination:
         self._idempotent = bool(getattr(destination, "idempotent", False))
         self.can_find = callable(getattr(destination, "find", None))
         self.can_ask = self._idempotent or self.can_find
+        self.can_link = callable(getattr(destination, "link", None))
+        # Nobody can ask it what became of a send, so its requests are watched instead.
+        self._is_guest = self._blocking and not self.can_ask
+
+    def share(self, account: Account) -> None:
+        """Give the destination the account that it shares with the other workers."""
+        if isinstance(self.destination, Destination):
+            self.destination.account = account
 
     def held(self) -> Hold | None:
         """Return None: what holds a destination is known to `labrelay_worker.admission`."""
         return None
 
     @asynccontextmanager
-    async def slot(self) -> AsyncIterator[None]:
+    async def slot(self, priority: Priority = Priority.NORMAL) -> AsyncIterator[None]:
         """Hold one of the destination's threads; a call that hangs keeps its place until it returns.
 
         Raises
@@ -124,12 +138,13 @@ class HostedDestination:
         DeliveryError
             Whatever went wrong, typed and without secrets.
         """
-        await asyncio.to_thread(require_unchanged, context, self._data_roots)
+        await self._records.require_unchanged(context, timeout=self._timeout)
         previous = context.previous_receipts.get(self.info.name)
         if previous is not None and callable(getattr(self.destination, "update", None)):
             result = await self._call(self.destination.update, context, previous, sends=True)
         else:
-            result = await self._call(self.destination.export, context, sends=True)
+            export = self._export_watched if self._is_guest else self.destination.export
+            result = await self._call(export, context, sends=True)
         return self._receipt(result, context, attempt=attempt)
 
     async def resolve_doubt(self, context: ExportContext, *, attempt: int) -> Receipt | None:
@@ -147,10 +162,22 @@ class HostedDestination:
             return None
         raise OutcomeUnknown("a worker ended while sending; the record may have arrived")
 
+    async def link(self, context: ExportContext, receipt: Receipt) -> Receipt:
+        """Add links to what was delivered meanwhile to the entry of the receipt.
+
+        Raises
+        ------
+        DeliveryError
+            Whatever went wrong, typed and without secrets; the entry stays delivered.
+        """
+        result = await self._call(self.destination.link, context, receipt, sends=False)
+        return self._receipt(result, context, attempt=receipt.attempt)
+
     async def validate_config(self) -> tuple[bool, str | None]:
         """Return whether it could deliver now, and what is wrong if not; never raises."""
         try:
-            answer = await self._call(self.destination.validate_config, sends=False)
+            check = self._check_watched if self._is_guest else self.destination.validate_config
+            answer = await self._call(check, sends=False)
         except DeliveryError as error:
             return False, str(error)
         try:
@@ -165,10 +192,17 @@ class HostedDestination:
         if callable(close):
             await self._call(close, sends=False)
 
+    def _export_watched(self, context: ExportContext) -> Any:
+        return deliver(self.destination.export, context, seconds=self._timeout, redact=self.redact)
+
+    def _check_watched(self) -> Any:
+        with watching(self._timeout, self.redact):
+            return self.destination.validate_config()
+
     async def _call(self, function: Callable[..., Any], *arguments: Any, sends: bool) -> Any:
         try:
             async with asyncio.timeout(self._timeout):
-                if inspect.iscoroutinefunction(function):
+                if _is_async(getattr(function, "__func__", function)):
                     return await function(*arguments)
                 outcome = await self._in_thread(function, *arguments)
                 return await outcome if inspect.isawaitable(outcome) else outcome
@@ -208,7 +242,9 @@ class HostedDestination:
             with suppress(RuntimeError):  # the loop is closed: the process ends
                 loop.call_soon_threadsafe(returned, *outcome)
 
-        threading.Thread(target=run, name=f"labrelay-{self.info.name}", daemon=True).start()
+        threading.Thread(
+            target=copy_context().run, args=(run,), name=f"labrelay-{self.info.name}", daemon=True
+        ).start()
         try:
             return await future
         except asyncio.CancelledError:
@@ -244,7 +280,15 @@ class HostedDestination:
     def _clean(self, value: Any) -> Any:
         if value is None or isinstance(value, bool | int | float):
             return value
+        if isinstance(value, Mapping):
+            return {str(key): self._clean(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [self._clean(item) for item in value]
         return self.redact(str(value))
+
+
+#: Looking costs more than the call that is made; a plugin has a handful of methods.
+_is_async = lru_cache(maxsize=256)(inspect.iscoroutinefunction)
 
 
 def _transportable(error: BaseException) -> BaseException:
@@ -262,6 +306,7 @@ class UnservedDestination:
     """Stands in for a destination this worker does not serve, so that its delivery waits with the reason."""
 
     can_ask = True
+    can_link = False
 
     def __init__(self, info: DestinationInfo) -> None:
         self.info = info
@@ -271,7 +316,7 @@ class UnservedDestination:
         return None
 
     @asynccontextmanager
-    async def slot(self) -> AsyncIterator[None]:
+    async def slot(self, priority: Priority = Priority.NORMAL) -> AsyncIterator[None]:
         """Hold nothing."""
         yield
 
@@ -281,4 +326,8 @@ class UnservedDestination:
 
     async def resolve_doubt(self, context: ExportContext, *, attempt: int) -> Receipt | None:
         """Refuse with the reason; the doubt stays open."""
+        raise Misconfigured(self.info.reason)
+
+    async def link(self, context: ExportContext, receipt: Receipt) -> Receipt:
+        """Refuse with the reason."""
         raise Misconfigured(self.info.reason)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from labrelay.context import ExportContext
+from labrelay.priorities import Priority
 from labrelay.results import Delivery, DeliveryState, ExportResult, ExportState, Receipt
 from labrelay.strategies import Strategy, Verdict, parse_strategy
 from labrelay_worker.engine import Host, Policy, run_export
@@ -17,6 +18,7 @@ class InlineJob:
 
     def __init__(self, context: ExportContext, strategy: Strategy, names: list[str]) -> None:
         self.context, self.strategy = context, strategy
+        self.priority = Priority.NORMAL
         self.created = time.time()
         self.deliveries = {name: Delivery() for name in names}
         self.receipts: dict[str, Receipt] = {}
@@ -57,6 +59,17 @@ class InlineJob:
         if not doubtful:
             self.open_intents.discard(name)
         self.trail.append((delivery.state, name))
+
+    async def write_link(self, name: str, receipt: Receipt) -> None:
+        """Note a link that was added."""
+        self.receipts[name] = receipt
+        self.deliveries[name] = Delivery(state=DeliveryState.DELIVERED, attempts=self.deliveries[name].attempts)
+        self.trail.append(("linked", name))
+
+    async def write_failed_link(self, name: str, delivery: Delivery) -> None:
+        """Note a link that could not be added."""
+        self.deliveries[name] = delivery
+        self.trail.append(("not linked", name))
 
     async def write_skips(self, names: list[str], reason: str) -> None:
         """Note what is not needed."""

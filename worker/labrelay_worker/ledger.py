@@ -3,32 +3,70 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from redis.asyncio import Redis
 
-from labrelay.context import ExportContext
-from labrelay.errors import LabrelayError, LeaseLost
-from labrelay.ledger import is_full
-from labrelay.names import FIELD_DELIVERY, FIELD_INTENT, FIELD_PREVIOUS_RECEIPT, FIELD_RECEIPT, Keys
-from labrelay.results import Delivery, DeliveryState, ExportState, Receipt, WorkerInfo
-from labrelay.rows import Row, by_destination, destinations_of, from_ms
+from labrelay.errors import LabrelayError
+from labrelay.names import Keys
+from labrelay.outages import is_demoted, is_outage
+from labrelay.results import ExportState, WorkerInfo
+from labrelay.rows import Row
 from labrelay.scripts import script_source
-from labrelay.strategies import Strategy
 from labrelay.wakeups import Wake
-from labrelay_worker.batching import AWAY, ScriptGroups
+from labrelay_worker.batching import Late, ScriptGroups
 
 _logger = logging.getLogger(__name__)
 
 _SCRIPTS = ("claim", "renew", "commit", "sweep")
+#: Many commits travel as one call; the first so many arguments are the same for all.
+_JOINED = {"commit": 1}
+#: One step of a commit: its kind, its destination, its value.
+Step = tuple[str, str, str]
+#: See `Places.left`.
+UNCOUNTED = -1
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
 #: How long a write waits for Redis to come back; the delivery behind it is done and must not be forgotten.
 _PATIENCE = 600.0
+
+
+@dataclass(frozen=True)
+class Places:
+    """How many exports a process can take now."""
+
+    #: Of any priority.
+    free: int
+    #: Urgent ones more.
+    reserve: int = 0
+    #: How many the wake-up is still good for; 0: it only names exports; `UNCOUNTED`: nobody was woken.
+    left: int = 0
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What a worker got on a wake-up."""
+
+    claims: Sequence[Claim]
+    #: Why the others that it named or met were not claimed, by export id.
+    refused: Mapping[str, str]
+    #: Nothing is left for it to do: it brought all it is good for, or nothing was ready.
+    used_up: bool = True
+    #: Wake-ups to publish for what became ready meanwhile.
+    to_ring: int = 0
+
+
+@dataclass(frozen=True)
+class Due:
+    """What a sweep found."""
+
+    count: int
+    to_ring: int
+    #: The first few, for people.
+    first: Sequence[Wake]
 
 
 @dataclass(frozen=True)
@@ -39,6 +77,18 @@ class Claim:
     row: Row
     server_now: float
     asked_at: float
+
+
+class Leased(Protocol):
+    """A claimed export, as far as its lease goes."""
+
+    export_id: str
+    token: str
+    lease_until: float
+    cancel_requested: bool
+
+    def lose(self) -> None:
+        """Take note that another worker owns it."""
 
 
 class WorkerLedger:
@@ -56,34 +106,53 @@ class WorkerLedger:
         How long a silent worker keeps an export.
     poison_limit
         An export whose worker died so many times in a row is parked for a person.
+    replicas
+        How many of them must hold a write before it counts.
     """
 
-    def __init__(self, client: Redis, keys: Keys, *, owner: str, lease_seconds: float, poison_limit: int = 5) -> None:
+    def __init__(
+        self,
+        client: Redis,
+        keys: Keys,
+        *,
+        owner: str,
+        lease_seconds: float,
+        poison_limit: int = 5,
+        replicas: int = 0,
+    ) -> None:
         self._redis, self._keys = client, keys
         self.owner = owner
         self.lease_seconds = lease_seconds
         self._poison_limit = poison_limit
-        self._scripts = ScriptGroups(client, {name: script_source("labrelay_worker", name) for name in _SCRIPTS})
+        sources = {name: script_source("labrelay_worker", name) for name in _SCRIPTS}
+        self._scripts = ScriptGroups(client, sources, joined=_JOINED, replicas=replicas)
 
-    async def claim(self, export_id: str) -> Claim | str:
-        """Claim an export, or return why not.
+    async def take(self, named: Sequence[str], places: Places) -> Taken:
+        """Claim exports in one step: those that are named, then those that are ready, the urgent ones before all.
 
-        Returns
-        -------
-        Claim or str
-            ``missing``, ``finished``, ``leased``, ``later``, ``suspect`` (it was running when several workers died;
-            its turn comes) or ``poisoned`` (parked, because it killed its worker too often).
+        Why not is one of ``missing``, ``finished``, ``leased``, ``later``, ``suspect`` (it was running when several
+        workers died; its turn comes) or ``poisoned`` (parked, because it killed its worker too often).
         """
         asked_at = time.monotonic()
-        lease_ms = int(self.lease_seconds * 1000)
-        answer = await self._run("claim", export_id, self.owner, lease_ms, self._poison_limit)
-        if answer[0] != "claimed":
-            return str(answer[0])
-        fields = answer[2]
-        row = dict(zip(fields[::2], fields[1::2], strict=True))
-        return Claim(export_id, row, float(answer[1]) / 1000, asked_at)
+        lease_ms, wanted = int(self.lease_seconds * 1000), (places.free, places.reserve, places.left)
+        used_up, to_ring, now, *answers = await self._run(
+            "claim", self.owner, lease_ms, self._poison_limit, *wanted, *named
+        )
+        claims = []
+        for export_id, answer, *rest in answers:
+            if answer == "claimed":
+                fields = rest[0]
+                row = dict(zip(fields[::2], fields[1::2], strict=True))
+                claims.append(Claim(export_id, row, float(now) / 1000, asked_at))
+        refused = {export_id: answer for export_id, answer, *_ in answers if answer != "claimed"}
+        return Taken(claims, refused, bool(used_up), to_ring)
 
-    async def renew(self, jobs: Sequence[LedgerJob]) -> None:
+    async def claim(self, export_id: str) -> Claim | str:
+        """Claim one export, or return why not; see `take`."""
+        taken = await self.take([export_id], Places(free=0))
+        return taken.claims[0] if taken.claims else taken.refused[export_id]
+
+    async def renew(self, jobs: Sequence[Leased]) -> None:
         """Prolong the leases of running jobs, and tell each whether it was lost or asked to cancel."""
         asked_at = time.monotonic()
         flat = [part for job in jobs for part in (job.export_id, job.token)]
@@ -95,22 +164,31 @@ class WorkerLedger:
                 job.lease_until = asked_at + self.lease_seconds
                 job.cancel_requested |= answer == "cancel"
 
-    async def commit(self, export_id: str, token: str, steps: Sequence[tuple[str, str, str]]) -> str:
-        """Write steps of a claimed export, waiting while Redis is away."""
-        return str(await self._run("commit", export_id, token, *(part for step in steps for part in step)))
+    async def commit(self, export_id: str, token: str, steps: Sequence[Step] | Callable[[], Sequence[Step]]) -> str:
+        """Write steps of a claimed export, waiting while Redis is away.
+
+        A function is asked for the steps when the group of commits leaves that these travel in.
+        """
+
+        def flat() -> list[str | int]:
+            now = steps() if callable(steps) else steps
+            return [export_id, token, len(now), *(part for step in now for part in step)]
+
+        return str(await self._run("commit", late=flat))
 
     async def refuse(self, claim: Claim, error: LabrelayError) -> None:
         """End a claimed export that no worker can read, so that a person sees it instead of a loop."""
         await self.commit(claim.export_id, claim.row["token"], [("settle", ExportState.DEAD, f"0 {error}")])
 
-    async def sweep(self, *, leader_seconds: float, grace: float, limit: int = 640) -> list[Wake] | None:
-        """Take what is due, if this process leads; None: another one does."""
+    async def sweep(self, *, leader_seconds: float, grace: float, limit: int = 640) -> Due | None:
+        """Make ready what is due, if this process leads; None: another one does."""
         answer = await self._scripts.run(
             "sweep", self._keys.prefix, self.owner, int(leader_seconds * 1000), int(grace * 1000), limit
         )
         if answer is None:
             return None
-        return [Wake(*answer[i : i + 4]) for i in range(0, len(answer), 4)]
+        count, to_ring, *told = answer
+        return Due(count, to_ring, [Wake(*told[i : i + 4]) for i in range(0, len(told), 4)])
 
     async def resign(self) -> None:
         """Let another process lead the sweeps."""
@@ -138,146 +216,19 @@ class WorkerLedger:
         found = await self._redis.zrangebyscore(self._keys.workers, "-inf", seconds * 1000 - milliseconds)
         return [str(name) for name in found]
 
-    async def _run(self, script: str, *arguments: str | int) -> Any:
+    async def _run(self, script: str, *arguments: str | int, late: Late | None = None) -> Any:
         pause, give_up_at = _FIRST_PAUSE, time.monotonic() + _PATIENCE
         while True:
             try:
-                return await self._scripts.run(script, self._keys.prefix, *arguments)
+                return await self._scripts.run(script, self._keys.prefix, *arguments, late=late)
             except Exception as error:
-                if not (isinstance(error, AWAY) or is_full(error)) or time.monotonic() > give_up_at:
+                if not is_outage(error) or time.monotonic() > give_up_at:
                     raise
+                if is_demoted(error):
+                    await self._redis.connection_pool.disconnect(inuse_connections=False)
                 _logger.warning(
                     "the ledger does not answer (%s); this worker waits and writes when it is back",
                     type(error).__name__,
                 )
             await asyncio.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
-
-
-class LedgerJob:
-    """One claimed export as the engine sees it (`labrelay_worker.engine.Job`)."""
-
-    def __init__(self, ledger: WorkerLedger, claim: Claim) -> None:
-        row = claim.row
-        self._ledger = ledger
-        self.export_id, self.token = claim.export_id, row["token"]
-        self.session, self.instrument = row["session"], row["instrument"]
-        self.named = destinations_of(row)
-        self.named_strategy = row["strategy"]
-        self.strategy = Strategy.ALL
-        self.created = from_ms(row["created"]).timestamp()
-        self.runs = int(row["runs"])
-        self.receipts = _receipts(row, FIELD_RECEIPT)
-        intents = {n: json.loads(v) for n, v in by_destination(row, FIELD_INTENT).items() if n not in self.receipts}
-        self.open_intents = set(intents)
-        revision = int(row["revision"])
-        self.earlier_intents = {
-            n: i["revision"] for n, i in intents.items() if i.get("revision", revision) < revision
-        }
-        self.context = ExportContext.parse(row["context"], source=f"export {claim.export_id}").of_revision(
-            revision, _receipts(row, FIELD_PREVIOUS_RECEIPT)
-        )
-        self.cancel_requested = row.get("cancel") == "1"
-        self.lease_until = claim.asked_at + ledger.lease_seconds
-        self._clock = claim.server_now - claim.asked_at
-        self._known = {n: Delivery.model_validate_json(v) for n, v in by_destination(row, FIELD_DELIVERY).items()}
-        self.deliveries: dict[str, Delivery] = {}
-
-    def choose(self, strategy: Strategy, names: Sequence[str]) -> None:
-        """Fix strategy and destinations for this run; a receipt counts whatever else is written."""
-        self.strategy = strategy
-        for name in names:
-            known = self._known.get(name, Delivery())
-            if name in self.receipts:
-                known = known.model_copy(update={"state": DeliveryState.DELIVERED})
-            self.deliveries[name] = known
-
-    def now(self) -> float:
-        """Return the server's time, epoch seconds; the worker's own clock may be wrong."""
-        return self._clock + time.monotonic()
-
-    def lose(self) -> None:
-        """Take note that another worker owns the export."""
-        self.lease_until = float("-inf")
-
-    def require_lease(self) -> None:
-        """Raise `LeaseLost` if the lease may have ended."""
-        if time.monotonic() >= self.lease_until:
-            raise LeaseLost
-
-    async def write_intent(self, name: str) -> None:
-        """Record that a send is about to begin."""
-        attempt = self.deliveries[name].attempts + 1
-        now, revision = round(self.now(), 3), self.context.revision
-        intent = json.dumps({"attempt": attempt, "at": now, "worker": self._ledger.owner, "revision": revision})
-        await self._commit(("intent", name, intent), self._note("sending", name, f"attempt {attempt}"))
-        self.open_intents.add(name)
-        self.earlier_intents.pop(name, None)
-
-    async def write_receipt(self, name: str, receipt: Receipt) -> None:
-        """Record a confirmed delivery."""
-        receipt = receipt.model_copy(update={"at": from_ms(self.now() * 1000), "worker": self._ledger.owner})
-        before = self.deliveries[name]
-        delivery = Delivery(
-            state=DeliveryState.DELIVERED, attempts=before.attempts + 1, first_at=before.first_at or self.now()
-        )
-        detail = receipt.record_url or receipt.record_id or ""
-        await self._commit(
-            ("receipt", name, receipt.model_dump_json(exclude_none=True)),
-            ("delivery", name, delivery.model_dump_json(exclude_none=True)),
-            self._note("adopted" if receipt.adopted else "delivered", name, detail),
-        )
-        self.receipts[name], self.deliveries[name] = receipt, delivery
-        self.open_intents.discard(name)
-
-    async def write_previous(self, name: str, receipt: Receipt) -> None:
-        """Record that the earlier revision had arrived: what this one updates, not its own receipt."""
-        detail = f"revision {self.earlier_intents[name]}, found before revision {self.context.revision} is sent"
-        await self._commit(
-            ("previous", name, receipt.model_dump_json(exclude_none=True)), self._note("adopted", name, detail)
-        )
-        self.open_intents.discard(name)
-        del self.earlier_intents[name]
-
-    async def write_failure(self, name: str, delivery: Delivery, *, doubtful: bool) -> None:
-        """Record a failed attempt; a doubtful one keeps its intent open, so that it is asked about."""
-        steps = [
-            ("delivery", name, delivery.model_dump_json(exclude_none=True)),
-            self._note(delivery.state, name, f"{delivery.error_kind}: {delivery.error_message}"),
-        ]
-        if not doubtful:
-            steps.append(("close", name, ""))
-        await self._commit(*steps)
-        self.deliveries[name] = delivery
-        if not doubtful:
-            self.open_intents.discard(name)
-
-    async def write_skips(self, names: list[str], reason: str) -> None:
-        """Record destinations that are not needed."""
-        skipped = Delivery(state=DeliveryState.SKIPPED, reason=reason)
-        text = skipped.model_dump_json(exclude_none=True)
-        await self._commit(*(("delivery", name, text) for name in names))
-        self.deliveries.update(dict.fromkeys(names, skipped))
-
-    async def settle(
-        self, state: ExportState, summary: str, *, not_before: float = 0.0, held_by: Sequence[str] = ()
-    ) -> None:
-        """Give the export back with its state; it is woken earlier when a destination in `held_by` takes again."""
-        at = int(not_before * 1000) if not state.is_final else 0
-        holds = [("hold", name, "") for name in held_by]
-        await self._commit(*holds, self._note(state, None, summary), ("settle", state, f"{max(at, 0)} {summary}"))
-
-    async def _commit(self, *steps: tuple[str, str, str]) -> None:
-        answer = await self._ledger.commit(self.export_id, self.token, steps)
-        if answer in ("lost", "confirmed"):
-            self.lose()
-            raise LeaseLost
-        self.cancel_requested |= answer == "cancel"
-
-    def _note(self, event: str, name: str | None, detail: str) -> tuple[str, str, str]:
-        entry = {"event": str(event), "worker": self._ledger.owner, "destination": name, "detail": detail}
-        return "note", "", json.dumps({k: v for k, v in entry.items() if v}, ensure_ascii=False)
-
-
-def _receipts(row: Row, kind: str) -> dict[str, Receipt]:
-    return {name: Receipt.model_validate_json(value) for name, value in by_destination(row, kind).items()}

@@ -11,22 +11,28 @@ import atexit
 import logging
 import mmap
 import os
+import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from billiard import current_process
 from celery import current_app, signals
 from celery.concurrency import get_implementation
 from celery.concurrency.prefork import TaskPool as PreforkPool
+from celery.utils.nodenames import node_format
 from redis.exceptions import RedisError
 
 from labrelay.errors import BootError, LabrelayError
 from labrelay.ledger import connect
+from labrelay.metrics.exposing import require_client
 from labrelay.wakeups import Wake, WakeUps
 from labrelay_worker.runtime import Runtime, unreachable
 from labrelay_worker.settings import load_worker_settings
+from labrelay_worker.telemetry.assembling import telemetry_of
+from labrelay_worker.telemetry.log import configure
 
 _logger = logging.getLogger(__name__)
 
@@ -42,15 +48,21 @@ class Lifecycle:
     def __init__(self) -> None:
         # Shared with forked children: only the main process hears of the shutdown.
         self._stopping = mmap.mmap(-1, 1)
+        self._main_pid = os.getpid()
+        self._child_ends = False
         self._lock = threading.Lock()
         self._runtime: Runtime | None = None
         self._pid = 0
+        #: Answers Prometheus for the children of prefork, while the pipe to it is open.
+        self.exporter: subprocess.Popen[bytes] | None = None
         #: Seconds after the signal until the process ends whatever Celery does; set at boot.
         self.patience = 0.0
+        #: What is left to do after `close` when the process ends so, because nobody's clean-up runs then.
+        self.afterwards: Callable[[], object] = lambda: None
 
     def stopping(self) -> bool:
-        """Return whether shutdown has begun."""
-        return self._stopping[0] != 0
+        """Return whether shutdown has begun, of the worker or of this child alone."""
+        return self._stopping[0] != 0 or self._child_ends
 
     def stop(self) -> None:
         """Begin shutdown: no claim and no destination call starts any more."""
@@ -66,7 +78,10 @@ class Lifecycle:
             time.sleep(self.patience)
             _logger.warning("Celery did not end by itself; its exports are given back, so the process ends now")
             self.close()
-            os._exit(0)
+            try:
+                self.afterwards()
+            finally:
+                os._exit(0)
 
         threading.Thread(target=end, name="labrelay-end", daemon=True).start()
 
@@ -82,8 +97,15 @@ class Lifecycle:
             raise BootError("this worker process was not booted and runs no exports")
         return self._runtime
 
-    def boot(self, app: Any) -> None:
+    def boot(self, app: Any, slot: int | None = None) -> None:
         """Boot this process's Runtime, once.
+
+        Parameters
+        ----------
+        app
+            The Celery app that wake-ups are published with.
+        slot
+            Place in the pool of a prefork child.
 
         Raises
         ------
@@ -95,16 +117,21 @@ class Lifecycle:
                 return
             wake_ups = WakeUps(app)
 
-            def publish(wakes: Sequence[Wake]) -> None:
-                wake_ups.publish(wakes, again=True)
+            def ring(count: int, wakes: Sequence[Wake]) -> None:
+                wake_ups.ring(count, wakes, again=True)
 
-            runtime = Runtime(load_worker_settings(), publish, self.stopping)
+            settings = load_worker_settings()
+            runtime = Runtime(settings, ring, self.stopping, telemetry_of(settings, slot))
             runtime.boot()
             self._runtime, self._pid = runtime, os.getpid()
 
     def close(self) -> None:
         """Drain and close this process's Runtime, once; never raises."""
-        self.stop()
+        if os.getpid() == self._main_pid:
+            self.stop()
+        else:
+            # A child that has done its share of tasks (--max-tasks-per-child) ends; the next one goes on.
+            self._child_ends = True
         if self._runtime is not None and self._pid == os.getpid():
             self._runtime.close()
 
@@ -128,10 +155,20 @@ def _try_before_the_fork() -> None:
         client.close()
 
 
+def _serve_the_childrens_metrics() -> None:
+    settings = load_worker_settings()
+    if settings.metrics_port is not None:
+        require_client()
+        from labrelay_worker.telemetry.endpoint import open_for_children  # noqa: PLC0415  needs prometheus-client
+
+        lifecycle.exporter = open_for_children(settings)
+
+
 def _boot_main(sender: Any = None, **_: Any) -> None:
     try:
         if issubclass(get_implementation(sender.pool_cls), PreforkPool):
             _try_before_the_fork()
+            _serve_the_childrens_metrics()
         else:
             lifecycle.boot(sender.app)
     except LabrelayError as error:
@@ -143,12 +180,23 @@ def _boot_main(sender: Any = None, **_: Any) -> None:
 
 def _boot_process(**_: Any) -> None:
     try:
-        lifecycle.boot(current_app)
+        lifecycle.boot(current_app, getattr(current_process(), "index", None))
     except LabrelayError as error:
         # Celery only logs an exception here and would go on unbooted; ending the child ends the worker.
         sys.stderr.write(_refuse(error) + "\n")
         sys.stderr.flush()
         os._exit(EXIT_CONFIG)
+
+
+def _set_up_log_early(sender: str, options: dict[str, Any], **_: Any) -> None:
+    # Celery comes to its log only after the boot, which has something to say already.
+    file = options.get("logfile")
+    _set_up_log(options.get("loglevel"), node_format(file, sender) if file else None)
+
+
+def _set_up_log(loglevel: int | str | None = None, logfile: str | None = None, **_: Any) -> None:
+    # With a receiver, Celery leaves the log alone.
+    configure(load_worker_settings(), loglevel or logging.INFO, logfile)
 
 
 def _stop(**_: Any) -> None:
@@ -165,6 +213,8 @@ def _close_main(**_: Any) -> None:
     lifecycle.close()
 
 
+signals.celeryd_init.connect(_set_up_log_early)
+signals.setup_logging.connect(_set_up_log)
 signals.worker_init.connect(_boot_main)
 signals.worker_process_init.connect(_boot_process)
 signals.worker_shutting_down.connect(_stop)

@@ -17,9 +17,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from labrelay.errors import RateLimited
-from labrelay.ledger import is_full
 from labrelay.names import Keys
-from labrelay_worker.batching import AWAY, ScriptGroups
+from labrelay.outages import is_outage
+from labrelay_worker.batching import ScriptGroups
 from labrelay_worker.destinations.base import Limits
 
 _logger = logging.getLogger(__name__)
@@ -28,6 +28,8 @@ SCRIPTS = ("reserve", "places")
 
 #: Waits up to this many seconds are spent in the process; longer ones in the ledger, where they hold no slot.
 PATIENCE = 2.0
+#: The same for a request within a call that has begun.
+REQUEST_PATIENCE = 30.0
 _FIRST_LOOK, _LONGEST_LOOK = 0.02, 0.25
 #: Weight of the newest call in the mean duration.
 _NEWEST = 0.2
@@ -53,8 +55,11 @@ class AccountLimiter:
         self._duration: defaultdict[str, float] = defaultdict(lambda: 1.0)
 
     @asynccontextmanager
-    async def call(self, name: str, limits: Limits) -> AsyncIterator[None]:
+    async def call(self, name: str, limits: Limits, *, overtakes: bool = False) -> AsyncIterator[None]:
         """Hold a call of a destination's account, from the moment it may begin.
+
+        One that overtakes waits longer than the others, and so gets the next time that is free instead of being sent
+        to the end of those who come again later.
 
         Raises
         ------
@@ -65,7 +70,9 @@ class AccountLimiter:
             yield
             return
         account, holder = account_key(limits.account or name), uuid.uuid4().hex
-        await self._reserve(account, limits, holder)
+        pace = 1 / limits.per_second if limits.per_second else 0.0
+        patience = 2 * PATIENCE + pace if overtakes else PATIENCE
+        await self._reserve(account, limits, holder, patience=patience)
         began = time.monotonic()
         if limits.concurrent:
             self._holders[holder] = account
@@ -82,6 +89,17 @@ class AccountLimiter:
             pace_only = Limits(limits.account, limits.per_second)
             await self._reserve(account_key(limits.account or name), pace_only, "")
 
+    async def request(self, name: str, limits: Limits) -> None:
+        """Wait for the pace of an account's single requests; a call in their midst is not given up lightly.
+
+        Raises
+        ------
+        RateLimited
+            The wait is longer than `REQUEST_PATIENCE`.
+        """
+        if limits.per_second:
+            await self._reserve(account_key(limits.account or name), limits, "", patience=REQUEST_PATIENCE)
+
     async def renew(self) -> None:
         """Prolong the places of the running calls, for ever: a worker that dies stops doing so."""
         while True:
@@ -94,19 +112,19 @@ class AccountLimiter:
             except Exception as error:  # noqa: BLE001  a place that runs out lets one call too many begin, no more
                 _logger.warning("places at limited accounts could not be prolonged (%s)", type(error).__name__)
 
-    async def _reserve(self, account: str, limits: Limits, holder: str) -> None:
-        give_up_at, look = time.monotonic() + PATIENCE, _FIRST_LOOK
+    async def _reserve(self, account: str, limits: Limits, holder: str, *, patience: float = PATIENCE) -> None:
+        give_up_at, look = time.monotonic() + patience, _FIRST_LOOK
         interval = 1000 / limits.per_second if limits.per_second else 0.0
         per_place = 1000 * self._duration[account] / limits.concurrent if limits.concurrent else 0.0
         while True:
-            patience = max(0.0, give_up_at - time.monotonic())
+            left = max(0.0, give_up_at - time.monotonic())
             try:
                 answer, milliseconds = await self._scripts.run(
-                    "reserve", self._keys.prefix, account, f"{interval:.3f}", f"{patience * 1000:.3f}",
+                    "reserve", self._keys.prefix, account, f"{interval:.3f}", f"{left * 1000:.3f}",
                     limits.concurrent or 0, holder, self._lease_ms, f"{max(interval, per_place, 1.0):.3f}",
                 )  # fmt: skip
             except Exception as error:
-                if not (isinstance(error, AWAY) or is_full(error)):
+                if not is_outage(error):
                     raise
                 # Nothing was tried, and without Redis nobody knows what the others use of the account.
                 text = f"the limit of its account is not known: Redis does not answer ({type(error).__name__})"
@@ -117,7 +135,7 @@ class AccountLimiter:
                 return
             if answer == "later":
                 raise RateLimited("the limit of its account is reached", retry_after=wait)
-            await asyncio.sleep(min(look, patience))
+            await asyncio.sleep(min(look, left))
             look = min(look * 2, _LONGEST_LOOK)
 
     async def _free(self, account: str, holder: str) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from labrelay.results import Delivery, DeliveryState, DestinationInfo
 from labrelay.strategies import Strategy, next_destinations
+from labrelay_worker.linking import links_to_add
+
+_TO_DO = (DeliveryState.PENDING, DeliveryState.RETRYING)
 
 
 @dataclass(frozen=True)
@@ -26,16 +29,28 @@ class NextSteps:
 
     start: tuple[str, ...]
     held: Mapping[str, Hold]
+    #: Delivered ones whose entry gets a link now, and those for which that must wait.
+    link: tuple[str, ...] = ()
+    held_links: Mapping[str, Hold] = field(default_factory=dict)
 
     @property
     def look_again_at(self) -> float | None:
         """Server time at which something held may start, or None."""
-        return min((hold.until for hold in self.held.values()), default=None)
+        return min((hold.until for hold in (*self.held.values(), *self.held_links.values())), default=None)
+
+    @property
+    def why_held(self) -> str:
+        """What holds each, in words."""
+        return "; ".join(
+            [f"{name}: {hold.reason}" for name, hold in self.held.items()]
+            + [f"{name}: its link waits ({hold.reason})" for name, hold in self.held_links.items()]
+        )
 
     @property
     def held_by(self) -> tuple[str, ...]:
         """Destinations that take nothing at all now."""
-        return tuple(name for name, hold in self.held.items() if hold.whole_destination)
+        every = [*self.held.items(), *self.held_links.items()]
+        return tuple(name for name, hold in every if hold.whole_destination)
 
 
 def next_steps(
@@ -47,6 +62,7 @@ def next_steps(
     created: float,
     link_wait: float,
     closed: Mapping[str, Hold] = MappingProxyType({}),
+    missing_links: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
 ) -> NextSteps:
     """Decide what starts now.
 
@@ -64,18 +80,19 @@ def next_steps(
         Seconds a destination waits for one it links to.
     closed
         Destinations that take nothing at all now, whatever the export: broken, misconfigured or paused.
+    missing_links
+        By delivered destination, those that its entry should link to and does not.
     """
     states = {info.name: deliveries[info.name].state for info in ordered}
+    aside = onlookers(ordered)
     held: dict[str, Hold] = {}
     waiting: dict[str, list[str]] = {}
     for info in ordered:
         delivery = deliveries[info.name]
-        if delivery.state not in (DeliveryState.PENDING, DeliveryState.RETRYING):
+        if delivery.state not in _TO_DO:
             continue
-        if info.name in closed:
-            held[info.name] = closed[info.name]
-        elif delivery.retry_at is not None and delivery.retry_at > now:
-            held[info.name] = Hold(delivery.retry_at, delivery.error_kind or "back-off")
+        if (hold := _hold(info.name, delivery, now, closed)) is not None:
+            held[info.name] = hold
         elif strategy is not Strategy.FIRST_SUCCESS and (awaited := _awaited(info, ordered, deliveries, closed)):
             waiting[info.name] = awaited
     if now >= created + link_wait:
@@ -84,7 +101,26 @@ def next_steps(
         retries = [at for n in awaited if (at := deliveries[n].retry_at) is not None and at > now]
         held[name] = Hold(min([max(created + link_wait, now), *retries]), f"waits for {' and '.join(awaited)}")
     ready = [name for name in states if name not in held]
-    return NextSteps(tuple(next_destinations(strategy, list(states), states, ready)), held)
+    start = next_destinations(strategy, [name for name in states if name not in aside], states, ready)
+    start += [name for name in ready if name in aside and states[name] in _TO_DO]
+    holds = {n: _hold(n, deliveries[n], now, closed) for n in links_to_add(deliveries, missing_links)}
+    link = tuple(name for name, hold in holds.items() if hold is None)
+    return NextSteps(tuple(start), held, link, {name: hold for name, hold in holds.items() if hold is not None})
+
+
+def onlookers(ordered: Iterable[DestinationInfo]) -> frozenset[str]:
+    """Return the destinations that run beside the strategy: viewers, unless the export has nothing else."""
+    infos = list(ordered)
+    lossy = frozenset(info.name for info in infos if info.lossy)
+    return lossy if len(lossy) < len(infos) else frozenset()
+
+
+def _hold(name: str, delivery: Delivery, now: float, closed: Mapping[str, Hold]) -> Hold | None:
+    if name in closed:
+        return closed[name]
+    if delivery.retry_at is not None and delivery.retry_at > now:
+        return Hold(delivery.retry_at, delivery.error_kind or "back-off")
+    return None
 
 
 def _awaited(
@@ -100,7 +136,7 @@ def _awaited(
         ]
     # Only the seed's five members: such a class may read the results of all that have a higher priority,
     # so each of those gets its turn first; one that failed for now or takes nothing does not hold it up.
-    before = [o.name for o in ordered if o.priority > info.priority and o.name not in closed]
+    before = [o.name for o in ordered if o.priority > info.priority and o.name not in closed and not o.lossy]
     return [n for n in before if deliveries[n].state in (DeliveryState.PENDING, DeliveryState.SENDING)]
 
 

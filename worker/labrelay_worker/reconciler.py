@@ -1,4 +1,4 @@
-"""The reconciler: wakes every export whose due time has come, whatever the reason, and retires what ended long ago.
+"""The reconciler: wakes every export whose due time has come, whatever the reason, and packs and retires what ended.
 
 One process leads at a time.
 """
@@ -31,8 +31,8 @@ class Reconciler:
     ----------
     ledger
         The process's ledger.
-    publish
-        Sends wake-ups; blocking, so it is called in a thread.
+    ring
+        Publishes so many wake-ups for these exports; blocking, so it is called in a thread.
     every
         Seconds between two sweeps.
     grace
@@ -40,20 +40,21 @@ class Reconciler:
     info
         What to announce.
     retire
-        Takes one small step of moving ended exports to the archive; called after a sweep, by the leader alone.
+        Takes a small step of packing ended exports and moving them to the archive; called after a sweep, by the
+        leader alone.
     """
 
     def __init__(
         self,
         ledger: WorkerLedger,
-        publish: Callable[[Sequence[Wake]], None],
+        ring: Callable[[int, Sequence[Wake]], None],
         *,
         every: float,
         grace: float,
         info: WorkerInfo,
         retire: Callable[[], Awaitable[object]] = _nothing,
     ) -> None:
-        self._ledger, self._publish = ledger, publish
+        self._ledger, self._ring = ledger, ring
         self._every, self._grace, self._info = every, grace, info
         self._retire, self._leads, self._retire_at = retire, False, 0.0
 
@@ -78,14 +79,16 @@ class Reconciler:
 
     async def sweep(self) -> bool:
         """Wake what is due; return whether there may be more."""
-        wakes = await self._ledger.sweep(leader_seconds=max(5.0, 3 * self._every), grace=self._grace)
-        self._leads = wakes is not None
-        if not wakes:
-            if wakes is not None:
-                await self._forget_silent_workers()
+        due = await self._ledger.sweep(leader_seconds=max(5.0, 3 * self._every), grace=self._grace)
+        self._leads = due is not None
+        if due is None:
             return False
-        _logger.info("reconciler: %d exports are due", len(wakes))
-        await asyncio.to_thread(self._publish, wakes)
+        if due.to_ring:
+            await asyncio.to_thread(self._ring, due.to_ring, due.first)
+        if not due.count:
+            await self._forget_silent_workers()
+            return False
+        _logger.info("reconciler: %d exports are due", due.count)
         return True
 
     async def _retire_some(self, now: float) -> None:

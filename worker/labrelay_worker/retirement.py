@@ -11,7 +11,9 @@ from typing import cast
 from redis.asyncio import Redis
 
 from labrelay.archive import Archive, archive_line
+from labrelay.errors import LabrelayError
 from labrelay.names import Keys
+from labrelay.packed import pack_receipts, whole_export
 from labrelay.results import ExportState
 from labrelay.rows import Row, from_ms
 from labrelay.scripts import script_source
@@ -52,6 +54,7 @@ class Retirement:
 
     def __init__(self, client: Redis, keys: Keys, archive: Archive) -> None:
         self._redis, self._keys, self._archive = client, keys, archive
+        self._whole = client.register_script(script_source("labrelay", "whole"))
         self._remove = client.register_script(script_source("labrelay", "remove"))
 
     async def step(self, retention_days: float) -> int:
@@ -75,7 +78,8 @@ class Retirement:
         for export in exports:
             where = [str(path), self._archive.host, "retention"]
             seen = [export.state, export.row.get("updated", "")]
-            answer = await self._remove(args=[self._keys.prefix, export.export_id, *seen, *where])
+            kept = pack_receipts(export.row)
+            answer = await self._remove(args=[self._keys.prefix, export.export_id, *seen, *where, kept])
             removed += answer == "removed"
         _logger.info("%d ended exports moved to %s", removed, path)
         return removed
@@ -86,10 +90,11 @@ class Retirement:
             ids = await self._redis.zrangebyscore(
                 self._keys.state(state), "-inf", f"{milliseconds:.0f}", start=0, num=_STEP - len(exports)
             )
-            for export_id in cast("list[str]", ids):
-                async with self._redis.pipeline(transaction=True) as pipeline:
-                    pipeline.hgetall(self._keys.export(export_id))
-                    pipeline.lrange(self._keys.trail(export_id), 0, -1)
-                    row, trail = await pipeline.execute()
-                exports.append(_Whole(export_id, state, row, trail))
+            found = cast("list[str]", ids)
+            answers = await self._whole(args=[self._keys.prefix, *found]) if found else []
+            for export_id, answer in zip(found, answers, strict=True):
+                try:
+                    exports.append(_Whole(export_id, state, *whole_export(answer)))
+                except LabrelayError as error:
+                    _logger.error("export %s is not archived: %s", export_id, error)
         return exports

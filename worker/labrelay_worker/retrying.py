@@ -90,8 +90,9 @@ def after_failure(
 
 
 def _delay(error: DeliveryError, attempts: int, age: float, policy: RetryPolicy, jitter: float) -> float:
-    # A floor keeps full jitter, or a server that says "Retry-After: 0", from making a storm of retries.
-    floor = policy.first_delay / 10
+    # A floor keeps full jitter, or a server that says "Retry-After: 0", from making a storm of retries. What was
+    # sent and not answered may still be on its way or worked on: asked at once, its receiver would not know of it.
+    floor = policy.first_delay if isinstance(error, OutcomeUnknown) else policy.first_delay / 10
     if isinstance(error, Transient) and error.retry_after is not None:
         return min(max(error.retry_after, floor), policy.age)
     if isinstance(error, Misconfigured):

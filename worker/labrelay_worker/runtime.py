@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
-import redis.asyncio
 import uvloop
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -21,18 +21,24 @@ from redis.exceptions import RedisError
 
 from labrelay.archive import Archive
 from labrelay.errors import BootError, LabrelayError, LeaseLost
-from labrelay.plans import select
 from labrelay.redaction import redact
 from labrelay.results import ExportState
 from labrelay.wakeups import Wake
 from labrelay_worker.admission import Admissions
+from labrelay_worker.choosing import Choices
+from labrelay_worker.claimed import LedgerJob
 from labrelay_worker.destinations.registry import ExporterRegistry
-from labrelay_worker.engine import Policy, run_export
-from labrelay_worker.ledger import LedgerJob, WorkerLedger
+from labrelay_worker.engine import Host, Policy, run_export
+from labrelay_worker.intake import Handled, Intake, Outcome
+from labrelay_worker.ledger import Claim
+from labrelay_worker.packing import Packing
+from labrelay_worker.packing_commands import pack_in_c
 from labrelay_worker.reconciler import Reconciler
 from labrelay_worker.retirement import Retirement
 from labrelay_worker.retrying import RetryPolicy
 from labrelay_worker.settings import WorkerSettings
+from labrelay_worker.telemetry.assembling import Telemetry
+from labrelay_worker.telling import tell_job
 
 _logger = logging.getLogger(__name__)
 
@@ -45,17 +51,6 @@ _CONNECTIONS = 16
 _HAND_BACK_SECONDS = 5.0
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one export id of a wake-up, for Flower and the log."""
-
-    export_id: str
-    session: str
-    text: str
-    #: Not taken because the process is shutting down: somebody else must.
-    left: bool = False
-
-
 class Runtime:
     """Everything of one process. Made once, after the fork; `boot` and `close` are each effective once.
 
@@ -63,29 +58,35 @@ class Runtime:
     ----------
     settings
         The worker's settings.
-    publish
-        Sends wake-ups; blocking.
+    ring
+        Publishes so many wake-ups for these exports; blocking.
     stopping
         Tells whether shutdown has begun; read often, so it must be cheap.
+    telemetry
+        Counts and traces what is done; default: nobody does.
     """
 
     def __init__(
         self,
         settings: WorkerSettings,
-        publish: Callable[[Sequence[Wake]], None],
+        ring: Callable[[int, Sequence[Wake]], None],
         stopping: Callable[[], bool],
+        telemetry: Telemetry | None = None,
     ) -> None:
         self.settings = settings
         self.registry = ExporterRegistry(settings)
         self.name = f"{socket.gethostname()}-{os.getpid()}"
-        self._publish, self._stopping = publish, stopping
+        self._ring, self._stopping = ring, stopping
+        self._telemetry = telemetry or Telemetry()
         self._policy = Policy(
             retry=RetryPolicy(**settings.retry.model_dump(), on_unknown=settings.on_unknown),
             link_wait=settings.link_wait,
         )
         self._loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+        # The default of a few threads would be used up by the first share that hangs.
+        self._loop.set_default_executor(ThreadPoolExecutor(settings.in_flight, "labrelay-files"))
         self._thread = threading.Thread(target=self._loop.run_forever, name="labrelay-loop", daemon=True)
-        self._jobs: dict[str, tuple[LedgerJob, asyncio.Task[Any]]] = {}
+        self._jobs: dict[str, tuple[LedgerJob, asyncio.Task[Outcome]]] = {}
         self._housekeeping: list[asyncio.Task[None]] = []
         self._closing = threading.Lock()
         self._closed = False
@@ -108,12 +109,13 @@ class Runtime:
             raise unreachable(error) from None
         for plugin in self.registry.unavailable:
             _logger.warning("plugin %s is unavailable: %s. %s", plugin.name, plugin.reason, plugin.cure)
+        _collect_rarely()
         served = [info.name for info in self.registry.infos() if info.enabled]
         _logger.info("labrelay %s serves %s", self.name, ", ".join(served) or "no destination: every export waits")
 
-    def run(self, export_ids: Sequence[str]) -> list[Outcome]:
-        """Deliver the exports of one wake-up, and return when none of them can go on now."""
-        return self._await(self._run_all(export_ids))
+    def wake(self, named: Sequence[str], *, looks: bool) -> Handled:
+        """Deliver what one wake-up is for, and return when none of it can go on now; see `Intake.wake`."""
+        return self._await(self._intake.wake(named, looks=looks))
 
     def close(self) -> None:
         """Drain, then close every plugin and connection, once; errors are logged, never raised."""
@@ -135,19 +137,14 @@ class Runtime:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
 
     def _refuse_open_data(self) -> None:
-        url = self.settings.resolve_redis_url()
-        local = url.startswith("unix:") or any(
-            f"{at}{host}" in url for at in "/@" for host in ("127.0.0.1", "localhost")
-        )
-        if not self.settings.data_roots and not local:
+        if not self.settings.data_roots and not self.settings.redis_address.is_local:
             raise BootError(
                 "data_roots is empty although Redis is on another machine: whoever can write there could export any "
                 "file this worker can read. Set LABRELAY_DATA_ROOTS to the folders of your instruments"
             )
 
     async def _start(self) -> None:
-        self._redis = redis.asyncio.Redis.from_url(
-            self.settings.resolve_redis_url(),
+        self._redis = self.settings.redis_address.async_client(
             decode_responses=True,
             socket_timeout=10,
             socket_connect_timeout=5,
@@ -155,79 +152,94 @@ class Runtime:
             health_check_interval=25,
             retry=Retry(NoBackoff(), 0),  # the ledger repeats by itself and says so
         )
-        self._slots = asyncio.Semaphore(self.settings.in_flight)
-        self._ledger = WorkerLedger(
+        pack_in_c(self._redis)
+        self._ledger = self._telemetry.ledger(
             self._redis,
             self.settings.keys,
             owner=self.name,
             lease_seconds=self.settings.lease_seconds,
             poison_limit=self.settings.poison_limit,
+            replicas=self.settings.required_replicas,
+        )
+        self._intake = Intake(
+            self._ledger,
+            self.settings.in_flight,
+            self._take_up,
+            self._ring_again,
+            self._stopping,
         )
         await self._redis.ping()
-        retirement = Retirement(self._redis, self.settings.keys, Archive(self.settings.archive))
         reconciler = Reconciler(
             self._ledger,
-            self._publish,
+            self._ring,
             every=self.settings.reconcile_seconds,
             grace=self.settings.wake_up_grace,
             info=self.registry.describe(self.name),
-            retire=lambda: retirement.step(self.settings.retention_days),
+            retire=self._retiring(),
         )
         served = self.registry.hosts([info.name for info in self.registry.infos()])
         self._admissions = Admissions(self._redis, self.settings, served, owner=self.name)
+        self._choices = Choices(self.registry, self._hosts_around, self.settings.strategy)
+        self._telemetry.expect(info.name for info in self.registry.infos() if info.enabled)
         self._housekeeping = [
             *await self._admissions.start(),
             asyncio.create_task(self._keep_leases()),
             asyncio.create_task(self._watch_shutdown(asyncio.create_task(reconciler.run()))),
         ]
 
-    async def _run_all(self, export_ids: Sequence[str]) -> list[Outcome]:
-        return list(await asyncio.gather(*(self._run_one(export_id) for export_id in export_ids)))
+    def _hosts_around(self, hosts: Mapping[str, Host]) -> dict[str, Host]:
+        return self._telemetry.hosts(self._admissions.before(hosts))
 
-    async def _run_one(self, export_id: str) -> Outcome:
-        async with self._slots:
-            if self._stopping():
-                return Outcome(export_id, "", "left to another worker: this one is shutting down", left=True)
-            claim = await self._ledger.claim(export_id)
-            if isinstance(claim, str):
-                return Outcome(export_id, "", f"nothing to do: {claim}")
-            try:
-                job = LedgerJob(self._ledger, claim)
-            except LabrelayError as error:
-                _logger.error("export %s cannot be read and is dead until a person looks: %s", export_id, error)
-                await self._ledger.refuse(claim, error)
-                return Outcome(export_id, claim.row["session"], f"dead: {error}")
-            task = asyncio.create_task(self._deliver(job))
-            self._jobs[export_id] = job, task
-            try:
-                return Outcome(export_id, job.session, await task)
-            finally:
-                del self._jobs[export_id]
-
-    async def _deliver(self, job: LedgerJob) -> str:
-        selection = select(
-            job.instrument,
-            job.named_strategy,
-            job.named,
-            self.registry.infos(),
-            self.registry.routes,
-            self.settings.strategy,
-        )
-        hosts = self._admissions.before(self.registry.hosts(selection.names))
-        job.choose(selection.strategy, list(hosts))
+    async def _ring_again(self, count: int) -> None:
         try:
-            verdict = await run_export(job, hosts, self._policy, self._stopping)
+            await asyncio.to_thread(self._ring, count, ())
+        except Exception as error:  # noqa: BLE001  the reconciler replaces wake-ups that are lost
+            _logger.warning("%d wake-ups were not sent (%s); the next sweep sends them", count, type(error).__name__)
+
+    def _retiring(self) -> Callable[[], Awaitable[object]]:
+        packing = Packing(self._redis, self.settings.keys)
+        retirement = Retirement(self._redis, self.settings.keys, Archive(self.settings.archive))
+
+        async def retire() -> None:
+            if self.settings.pack_after_seconds > 0:
+                await packing.run(self.settings.pack_after_seconds)
+            await retirement.step(self.settings.retention_days)
+
+        return retire
+
+    async def _take_up(self, claim: Claim) -> Outcome:
+        try:
+            job = self._telemetry.job(self._ledger, claim)
+        except LabrelayError as error:
+            _logger.error("export %s cannot be read and is dead until a person looks: %s", claim.export_id, error)
+            await self._ledger.refuse(claim, error)
+            return Outcome(claim.export_id, claim.row["session"], f"dead: {error}", state=ExportState.DEAD)
+        self._jobs[job.export_id] = job, cast("asyncio.Task[Any]", asyncio.current_task())
+        try:
+            return await self._deliver(claim, job)
+        finally:
+            del self._jobs[job.export_id]
+
+    async def _deliver(self, claim: Claim, job: LedgerJob) -> Outcome:
+        with self._telemetry.running(claim, job):
+            return await self._run_strategy(job)
+
+    async def _run_strategy(self, job: LedgerJob) -> Outcome:
+        strategy, hosts = self._choices.hosts_of(job)
+        job.choose(strategy, list(hosts))
+        try:
+            await run_export(job, hosts, self._policy, self._stopping)
         except LeaseLost:
             _logger.warning("export %s is another worker's by now; nothing more is written here", job.export_id)
-            return "lease lost: another worker goes on"
+            return Outcome(job.export_id, job.session, "lease lost: another worker goes on")
         except asyncio.CancelledError:
-            return await self._hand_back(job)
+            return Outcome(job.export_id, job.session, await self._hand_back(job))
         except Exception as error:
             _logger.exception("export %s met an error in labrelay itself; it is tried again", job.export_id)
             text = redact(f"internal error {type(error).__name__}: {error}")
             await job.settle(ExportState.WAITING, text, not_before=job.now() + _INTERNAL_ERROR_PAUSE)
-            return text
-        return f"{verdict.state}: {verdict}"
+        state, summary = job.settled
+        return Outcome(job.export_id, job.session, tell_job(job, state, summary), state=state)
 
     async def _hand_back(self, job: LedgerJob) -> str:
         try:
@@ -275,10 +287,20 @@ class Runtime:
         await asyncio.gather(*self._housekeeping, *tasks, return_exceptions=True)
         await self.registry.close()
         try:
+            await self._ledger.resign()
             await self._ledger.withdraw(self.name)
         except RedisError:
             _logger.info("this worker stays announced until it counts as silent: Redis is away")
         await self._redis.aclose()
+        await asyncio.to_thread(self._telemetry.close)
+
+
+def _collect_rarely() -> None:
+    # What is there after the boot stays; thousands of short-lived objects of every batch would have it searched for
+    # circles again and again, at a third of a worker's CPU (docs/performance.md).
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
 
 
 def unreachable(error: RedisError) -> BootError:

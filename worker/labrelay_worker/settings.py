@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 from pydantic_settings import NoDecode
 
 from labrelay.errors import InvalidInput
@@ -27,7 +27,9 @@ class RetrySettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    first_delay: float = Field(2.0, gt=0, description="seconds; doubles with every attempt, with full jitter")
+    first_delay: float = Field(
+        2.0, gt=0, description="seconds; doubles with every attempt, with full jitter; never less after a lost answer"
+    )
     longest_delay: float = Field(900.0, gt=0, description="seconds")
     attempts: int = Field(30, ge=1, description="failed attempts after which a delivery is given up")
     age: float = Field(7 * 86400.0, gt=0, description="seconds after the first attempt until it is given up")
@@ -70,6 +72,9 @@ class WorkerSettings(ProducerSettings):
     poison_limit: int = Field(
         5, ge=1, description="times in a row an export may kill its worker until it is parked for a person"
     )
+    pack_after_seconds: float = Field(
+        60.0, ge=0, description="delivered exports are kept compressed in Redis after so many seconds; 0: never"
+    )
     retention_days: float = Field(
         90.0, gt=0, description="delivered and cancelled exports go to the archive after so many days"
     )
@@ -78,7 +83,17 @@ class WorkerSettings(ProducerSettings):
         default_factory=BreakerSettings, description="[breaker]: when a destination that is down is left alone"
     )
     drain_seconds: float = Field(30.0, ge=0, description="seconds a running call may take once shutdown began")
+    flower_address: str = Field("127.0.0.1", description="where Flower, the task view, listens")
+    flower_port: int = Field(5555, ge=1, le=65_535, description="Flower's TCP port")
+    flower_basic_auth: SecretStr | None = Field(
+        None, description="user:password that Flower asks for; without it, Flower does not start"
+    )
+    flower_open: bool = Field(False, description="let everybody who reaches Flower see sessions, users and errors")
     reconcile_seconds: float = Field(1.0, gt=0, description="time between two looks for what is due")
+    metrics_port: int | None = Field(
+        None, ge=0, le=65_535, description="port where Prometheus reads this worker; 0: any free one; unset: none"
+    )
+    metrics_host: str = Field("127.0.0.1", description="address of metrics_port; 0.0.0.0: every one of the machine")
 
     @field_validator("plugin_path", mode="before")
     @classmethod

@@ -15,5 +15,6 @@ redis.call('HINCRBY', key, 'token', 1)
 redis.call('HDEL', key, 'lease_owner', 'lease_until', 'cancel')
 move_state(id, state, 'cancelled', now)
 unset_due(id)
+unmake_ready(id, priority_of(id))
 note(id, now, cjson.encode({event = 'cancelled'}))
 return 'cancelled'

@@ -1,7 +1,7 @@
 -- Give an export that ended without delivery back to the workers, with a fresh attempt budget.
 -- ARGV: prefix id updated by grace_ms (destination receipt)*
 -- `updated`: what the person saw, empty for any. A pair settles an open intent: with a receipt it arrived, with an
--- empty one it did not. Answers {'replayed', session, instrument, strategy} or {why not}: 'missing', 'changed',
+-- empty one it did not. Answers {'replayed', wake-ups to publish, session, instrument, strategy} or {why not}: 'missing', 'changed',
 -- 'settled' (there is no such doubt), or the state that cannot be replayed.
 local id, updated, by, grace = ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
 local now, key = now_ms(), row_key(id)
@@ -24,6 +24,7 @@ redis.call('HDEL', key, 'lease_owner', 'lease_until', 'cancel', 'summary', 'cras
 redis.call('HSET', key, 'not_before', 0)
 move_state(id, state, 'queued', now)
 set_due(id, now + grace)
+make_ready(id, priority_of(id), now)
 note(id, now, cjson.encode({event = 'replayed', worker = by, detail = 'it was ' .. state}))
 for i = 6, #ARGV, 2 do
   local name, receipt = ARGV[i], ARGV[i + 1]
@@ -37,4 +38,4 @@ for i = 6, #ARGV, 2 do
   note(id, now, cjson.encode({event = receipt ~= '' and 'assumed delivered' or 'assumed missing', worker = by,
     destination = name, detail = 'revision ' .. revision .. ', assumed by a person'}))
 end
-return {'replayed', row[4], row[5], row[6]}
+return {'replayed', tostring(to_ring()), row[4], row[5], row[6]}

@@ -1,64 +1,103 @@
--- Accept one export: row, state index, due time and trail in one step, so that nothing accepted can be half there.
--- ARGV: prefix id digest context strategy destinations session instrument replace grace_ms
--- Answers {outcome, state, revision, what differs}.
-local id, digest, context, strategy, destinations = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
-local session, instrument, replace, grace = ARGV[7], ARGV[8], ARGV[9] == '1', tonumber(ARGV[10])
-local now, key = now_ms(), row_key(id)
-local old = redis.call('HMGET', key, 'state', 'digest', 'strategy', 'destinations', 'revision', 'lease_until',
-  'not_before')
-local tombstone = not old[1] and redis.call('HGET', prefix .. 'archived', id)
-if tombstone then
-  tombstone = cjson.decode(tombstone)
-  old = {tombstone.state, tombstone.digest, tombstone.strategy, tombstone.destinations, tombstone.revision}
-end
-local state, revision = old[1], tonumber(old[5] or '0')
+-- Accept exports, each with row, state index, due time and trail in one step, so that nothing accepted can be half there.
+-- ARGV: prefix replace grace_ms rings (id digest context strategy destinations session instrument priority traceparent)*
+-- `rings`: 1 at the last call of several, which counts the wake-ups for all of them.
+-- Answers {wake-ups to publish, {outcome, state, revision, what differs}*}.
+local replace, grace, rings = ARGV[2] == '1', tonumber(ARGV[3]), ARGV[4] == '1'
+local now = now_ms()
 
-if state then
-  local differs = {}
-  if old[2] ~= digest then differs[#differs + 1] = 'content' end
-  if old[3] ~= strategy then differs[#differs + 1] = 'strategy' end
-  if old[4] ~= destinations then differs[#differs + 1] = 'destinations' end
-  local ended = state == 'dead' or state == 'cancelled' or state == 'unknown'
-  if #differs == 0 and not (replace and ended) then return {'duplicate', state, revision, ''} end
-  if not replace then return {'conflict', state, revision, table.concat(differs, ', ')} end
-end
-
-if tombstone then
-  -- The next revision of an archived export needs its receipts (to update in place), its open intents (to ask) and
-  -- its token (a worker frozen since then must stay fenced off).
-  for field, value in pairs(tombstone) do redis.call('HSET', key, field, value) end
-  redis.call('HDEL', key, 'archive_file', 'archive_host', 'archive_at', 'archive_why')
-  redis.call('HDEL', prefix .. 'archived', id)
-end
-
-revision = revision + 1
-local not_before = 0
-if state then
-  -- A worker may still be sending the old revision: its token is void at once, and the new one starts when its
-  -- lease would have ended. Its open intents stay, so that doubtful sends are asked about, not repeated.
-  -- A revision that was itself waiting for that is followed by one that waits as long.
-  if state == 'running' then not_before = tonumber(old[6] or '0') end
-  if state == 'queued' then not_before = tonumber(old[7] or '0') end
-  redis.call('HINCRBY', key, 'token', 1)
-  redis.call('HDEL', key, 'lease_owner', 'lease_until', 'cancel', 'summary', 'crashes', 'cause')
-  for _, field in ipairs(redis.call('HKEYS', key)) do
-    local kind = string.sub(field, 1, 2)
-    if kind == 'r:' then
-      redis.call('HSET', key, 'p:' .. string.sub(field, 3), redis.call('HGET', key, field))
-      redis.call('HDEL', key, field)
-    elseif kind == 'd:' then
-      redis.call('HDEL', key, field)
-    end
+-- Submitted again with a higher priority, it moves ahead; with a lower one it stays where it is.
+local function hasten(id, from, to)
+  for _, higher in ipairs(priorities) do
+    if higher == from then return end
+    if higher == to then break end
   end
-else
-  local known = redis.call('HGET', prefix .. 'sessions', session)
-  redis.call('HSET', prefix .. 'sessions', session, known and (known .. ' ' .. id) or id)
-  redis.call('HSET', key, 'token', 0, 'runs', 0)
+  redis.call('HSET', row_key(id), 'priority', to)
+  local since = redis.call('ZSCORE', ready_key(from), id)
+  if since then
+    unmake_ready(id, from)
+    make_ready(id, to, since)
+  end
 end
-redis.call('HSET', key, 'digest', digest, 'context', context, 'strategy', strategy, 'destinations', destinations,
-  'session', session, 'instrument', instrument, 'revision', revision, 'created', text(now),
-  'not_before', text(not_before))
-move_state(id, state, 'queued', now)
-set_due(id, math.max(now + grace, not_before))
-note(id, now, cjson.encode({event = state and 'replaced' or 'accepted', detail = 'revision ' .. revision}))
-return {state and 'replaced' or 'accepted', 'queued', revision, ''}
+
+local function submit(id, digest, context, strategy, destinations, session, instrument, priority, traceparent)
+  local key = row_key(id)
+  local old = redis.call('HMGET', key, 'state', 'digest', 'strategy', 'destinations', 'revision', 'lease_until',
+    'not_before', 'priority')
+  local tombstone = not old[1] and redis.call('HGET', prefix .. 'archived', id)
+  if tombstone then
+    tombstone = cjson.decode(tombstone)
+    old = {tombstone.state, tombstone.digest, tombstone.strategy, tombstone.destinations, tombstone.revision}
+  end
+  local state, revision = old[1], tonumber(old[5] or '0')
+
+  if state then
+    local differs = {}
+    if old[2] ~= digest then differs[#differs + 1] = 'content' end
+    if old[3] ~= strategy then differs[#differs + 1] = 'strategy' end
+    if old[4] ~= destinations then differs[#differs + 1] = 'destinations' end
+    local ended = state == 'dead' or state == 'cancelled' or state == 'unknown'
+    if #differs == 0 and not (replace and ended) then
+      if state == 'queued' or state == 'waiting' then hasten(id, old[8] or 'normal', priority) end
+      return {'duplicate', state, revision, ''}
+    end
+    if not replace then return {'conflict', state, revision, table.concat(differs, ', ')} end
+  end
+
+  if tombstone then
+    -- The next revision of an archived export needs its receipts (to update in place), its open intents (to ask) and
+    -- its token (a worker frozen since then must stay fenced off).
+    for field, value in pairs(tombstone) do redis.call('HSET', key, field, value) end
+    redis.call('HDEL', key, 'archive_file', 'archive_host', 'archive_at', 'archive_why')
+    redis.call('HDEL', prefix .. 'archived', id)
+  end
+
+  revision = revision + 1
+  local not_before = 0
+  if state then
+    -- A worker may still be sending the old revision: its token is void at once, and the new one starts when its
+    -- lease would have ended. Its open intents stay, so that doubtful sends are asked about, not repeated.
+    -- A revision that was itself waiting for that is followed by one that waits as long.
+    if state == 'running' then not_before = tonumber(old[6] or '0') end
+    if state == 'queued' then not_before = tonumber(old[7] or '0') end
+    local packed = tombstone and tombstone.packed or redis.call('GET', packed_key(id))
+    if packed then
+      redis.call('HSET', key, 'earlier', packed)
+      redis.call('HDEL', key, 'packed')
+      redis.call('DEL', packed_key(id))
+    end
+    redis.call('HINCRBY', key, 'token', 1)
+    unmake_ready(id, old[8] or 'normal')
+    redis.call('HDEL', key, 'lease_owner', 'lease_until', 'cancel', 'summary', 'crashes', 'cause')
+    for _, field in ipairs(redis.call('HKEYS', key)) do
+      local kind = string.sub(field, 1, 2)
+      if kind == 'r:' then
+        redis.call('HSET', key, 'p:' .. string.sub(field, 3), redis.call('HGET', key, field))
+        redis.call('HDEL', key, field)
+      elseif kind == 'd:' then
+        redis.call('HDEL', key, field)
+      end
+    end
+  else
+    local known = redis.call('HGET', prefix .. 'sessions', session)
+    redis.call('HSET', prefix .. 'sessions', session, known and (known .. ' ' .. id) or id)
+  end
+  redis.call('HSET', key, 'digest', digest, 'context', context, 'strategy', strategy, 'destinations', destinations,
+    'session', session, 'instrument', instrument, 'revision', revision, 'created', text(now),
+    'not_before', text(not_before), 'priority', priority, 'state', 'queued', 'updated', text(now),
+    unpack(state and {} or {'token', 0, 'runs', 0}))
+  if traceparent ~= '' then
+    redis.call('HSET', key, 'traceparent', traceparent)
+  elseif state then
+    redis.call('HDEL', key, 'traceparent')
+  end
+  move_index(id, state, 'queued', now)
+  set_due(id, math.max(now + grace, not_before))
+  if not_before <= now then make_ready(id, priority, now) end
+  note(id, now, cjson.encode({event = state and 'replaced' or 'accepted', detail = 'revision ' .. revision}))
+  return {state and 'replaced' or 'accepted', 'queued', revision, ''}
+end
+
+local answers = {0}
+for i = 5, #ARGV, 9 do answers[#answers + 1] = submit(unpack(ARGV, i, i + 8)) end
+if rings then answers[1] = to_ring() end
+return answers

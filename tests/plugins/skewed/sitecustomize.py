@@ -1,6 +1,7 @@
-"""Put on PYTHONPATH, it sets a process's wall clock an hour ahead, as a worker with a wrong clock has it."""
+"""Put on PYTHONPATH, it sets a process's wall clock ``TEST_CLOCK_SKEW`` seconds ahead, or behind if negative."""
 
+import os
 import time
 
-_real = time.time
-time.time = lambda: _real() + 3600
+_real, _skew = time.time, float(os.environ["TEST_CLOCK_SKEW"])
+time.time = lambda: _real() + _skew

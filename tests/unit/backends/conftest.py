@@ -7,17 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from labrelay_worker.backends.base import StorageBackend
 from labrelay_worker.backends.disk import DiskBackend
-from labrelay_worker.backends.memory import MemoryBackend
 from labrelay_worker.backends.registration import CLASSES
 from labrelay_worker.discovery import PLUGIN_NAMESPACE
-
-
-@pytest.fixture(params=["memory", "disk"])
-def backend(request: pytest.FixtureRequest, tmp_path: Path) -> StorageBackend:
-    """Each test of the contract runs on every backend."""
-    return MemoryBackend() if request.param == "memory" else DiskBackend(root=tmp_path / "root")
 
 
 @pytest.fixture

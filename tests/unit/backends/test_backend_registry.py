@@ -223,7 +223,7 @@ def test_the_process_wide_functions_survive_a_fork_too() -> None:
 def test_an_unknown_backend_lists_what_there_is(registry: BackendRegistry) -> None:
     with pytest.raises(KeyError) as caught:
         registry.get("tape")
-    assert str(caught.value).startswith("backend 'tape' is not registered. Available: disk, memory")
+    assert str(caught.value).startswith("backend 'tape' is not registered. Available: disk, fiji_stream, memory")
 
 
 def test_a_constructor_that_fails_is_wrapped_and_tried_again(registry: BackendRegistry) -> None:

@@ -75,16 +75,68 @@ def test_a_batch_takes_back_what_it_had_replaced(disk: DiskBackend, monkeypatch:
     assert disk.list_dir(".") == ["1", "2"]
 
 
-def test_a_batch_restores_the_old_content_of_files_it_had_already_replaced(
+def test_what_a_failing_device_does_not_let_a_batch_take_back_the_next_opener_does(
+    disk: DiskBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a batch that fails half-way on a device on which nothing can be put right either
+    disk.save_batch([b"old 1", b"old 2"], ["1", "2"])
+    replace = Path.replace
+    with monkeypatch.context() as broken:
+        broken.setattr(Path, "replace", lambda self, to: _raise(errno.EIO)() if to.name == "2" else replace(self, to))
+        broken.setattr(atomic, "take_back", _raise(errno.EIO))
+        with pytest.raises(Unavailable):
+            disk.save_batch([b"new 1", b"new 2"], ["1", "2"], if_exists="replace")
+    assert (tmp_path / "root" / "1").read_bytes() == b"new 1"
+    # When the device works again, then the next one who opens it finds all as it was
+    assert DiskBackend(tmp_path / "root").load_batch(["1", "2"]) == [b"old 1", b"old 2"]
+    assert _everything_in(tmp_path / "root") == ["1", "2"]
+
+
+def test_a_batch_without_a_writable_folder_above_all_its_files_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given two folders in one that may not be written to
+    mkdir = Path.mkdir
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setattr(
+        Path, "mkdir", lambda self, *args: _raise(errno.EACCES)() if self.parent == tmp_path else mkdir(self, *args)
+    )
+    with pytest.raises(Unsupported, match="one folder above them all"):
+        DiskBackend(tmp_path).save_batch([b"1", b"2"], ["a/1", "b/2"])
+    assert _everything_in(tmp_path) == ["a", "b"]
+
+
+def test_a_batch_on_a_file_system_without_hard_links_is_taken_back_too(
+    disk: DiskBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk.save_batch([b"old 1", b"old 2"], ["1", "2"])
+    monkeypatch.setattr(os, "link", _raise(errno.EPERM))
+    replace, failed = Path.replace, []
+
+    def fails_once(self: Path, to: Path) -> Path:
+        if to.name == "2" and not failed:
+            failed.append(to)
+            _raise(errno.ENOSPC)()
+        return replace(self, to)
+
+    monkeypatch.setattr(Path, "replace", fails_once)
+    with pytest.raises(Unavailable):
+        disk.save_batch([b"new 1", b"new 2"], ["1", "2"], if_exists="replace")
+    assert disk.load_batch(["1", "2"]) == [b"old 1", b"old 2"]
+    assert _everything_in(tmp_path / "root") == ["1", "2"]
+
+
+def test_a_batch_that_cannot_keep_all_the_old_content_replaces_none(
     disk: DiskBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disk.save_batch([b"old 1", b"old 2"], ["1", "2"])
     keep = atomic.Transaction._keep_old
 
-    def fails_at_2(self: atomic.Transaction, target: Path) -> None:
+    def fails_at_2(self: atomic.Transaction, target: Path, *, is_batch: bool) -> Path | None:
         if target.name == "2":
             raise OSError(errno.EIO, "broken")
-        keep(self, target)
+        return keep(self, target, is_batch=is_batch)
 
     monkeypatch.setattr(atomic.Transaction, "_keep_old", fails_at_2)
     with pytest.raises(Unavailable):

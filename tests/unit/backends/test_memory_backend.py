@@ -87,6 +87,35 @@ def test_objects_are_measured_with_all_they_hold() -> None:
         memory.save({"deep": [{"array": np.zeros(6000, "uint8")}]}, "b")
 
 
+def test_arrays_of_objects_are_measured_with_their_objects() -> None:
+    memory = MemoryBackend(max_bytes=10_000)
+    with pytest.raises(Unavailable):
+        memory.save(np.array([b"x" * 20_000, None], dtype=object), "a")
+
+
+def test_a_full_memory_drops_nothing_to_make_room() -> None:
+    # Given a full memory
+    memory = MemoryBackend(max_bytes=100)
+    for number in range(10):
+        memory.save(bytes([number]) * 10, f"dir/{number}")
+    # When more is asked of it, again and again
+    for number in range(10):
+        with pytest.raises(Unavailable, match="100 of 100 bytes"):
+            memory.save(b"more", f"dir/more {number}")
+    # Then all that was there still is
+    assert [memory.load(f"dir/{number}") for number in range(10)] == [bytes([number]) * 10 for number in range(10)]
+
+
+def test_files_can_be_cleared_and_the_directories_kept() -> None:
+    memory = MemoryBackend(max_bytes=10)
+    memory.save(b"x" * 10, "plate/step/file")
+    memory.create_symlink("plate/step/file", "plate/link")
+    memory.clear_files_only()
+    assert memory.list_files(".", recursive=True) == []
+    assert memory.list_dir("plate") == ["step"]
+    memory.save(b"y" * 10, "plate/step/file")
+
+
 def test_an_object_that_was_never_bytes_has_no_sha256() -> None:
     memory = MemoryBackend()
     memory.save({"a": 1}, "x.json")

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -32,6 +31,7 @@ from labrelay_worker.backends.files import (
     sync,
     sync_folder,
 )
+from labrelay_worker.backends.journal import Change, Journal, recover, take_back
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,12 @@ class _Staged:
 
 
 class Transaction:
-    """Stage files beside their targets, then make all of them visible, or none when anything fails.
+    """Stage files beside their targets, then make all of them visible, or none.
 
-    Against errors it is all or nothing. Against the end of the process each file is: a kill in the middle of
-    `commit` leaves the first files published whole and the others absent.
+    All or none holds against errors and against the end of the process: after a kill the next opener takes a
+    half-published batch back (`journal`). While a batch is being published, and after a kill until somebody opens
+    a folder of it, a reader can see its first files new and the others old; each single file is whole all the
+    time. A kill before the first name changed leaves hidden files, and perhaps empty folders, nothing else.
 
     Parameters
     ----------
@@ -55,9 +57,10 @@ class Transaction:
     def __init__(self, *, verify: bool) -> None:
         self._verify = verify
         self._staged: list[_Staged] = []
-        self._temporary: list[Path] = []
+        self._hidden: list[Path] = []
         self._folders: list[Path] = []
-        self._undo: list[Callable[[], object]] = []
+        self._changes: list[Change] = []
+        self._journal: Journal | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -65,15 +68,19 @@ class Transaction:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        failed = error is not None
-        steps: list[Callable[[], object]] = [
-            *(reversed(self._undo) if failed else ()),
-            *(partial(remove, temporary) for temporary in self._temporary),
-            *(folder.rmdir for folder in reversed(self._folders) if failed),
-        ]
-        for step in steps:
-            with suppress(OSError):  # gone already, or a folder of ours that a neighbour uses by now
-                step()
+        try:
+            if error is not None and not self._take_back():
+                return
+        finally:
+            if self._journal is not None:
+                self._journal.release()
+        for name in self._hidden:
+            with suppress(OSError):  # gone already
+                remove(name)
+        if error is not None:
+            for folder in reversed(self._folders):
+                with suppress(OSError):  # a neighbour uses it by now
+                    folder.rmdir()
 
     def stage(
         self, target: Path, chunks: Iterable[bytes | bytearray | memoryview], *, sha256: str | None = None
@@ -118,43 +125,63 @@ class Transaction:
             AlreadyExists and its like; after leaving the transaction nothing new is visible and what was
             there is back.
         """
+        is_batch = len(self._staged) > 1
         for staged in self._staged:
+            with translated(staged.target):
+                self._changes.append(self._change(staged, if_exists, is_batch=is_batch))
+        if is_batch:
+            with translated(self._staged[0].target):
+                self._journal = Journal.write(self._changes, self._folders)
+        for change in self._changes:
             try:
-                self._publish(staged, if_exists)
+                if if_exists == "replace":
+                    change.staged.replace(change.target)
+                else:
+                    rename_exclusive(change.staged, change.target)
             except FileExistsError:  # a writer that was faster; the policy decides
-                settle("file", "file", if_exists, staged.target)
+                settle("file", "file", if_exists, change.target)
             except OSError as error:
-                raise from_os_error(error, staged.target) from error
-        for folder in dict.fromkeys(staged.target.parent for staged in self._staged):
+                raise from_os_error(error, change.target) from error
+        for folder in dict.fromkeys(change.target.parent for change in self._changes):
             with translated(folder):
                 sync_folder(folder)
+        if self._journal is not None:
+            with translated(self._staged[0].target):
+                self._journal.discard()
 
-    def _publish(self, staged: _Staged, if_exists: IfExists) -> None:
-        target = staged.target
-        if if_exists == "replace":
-            self._keep_old(target)
-            staged.temporary.replace(target)
-        else:
-            rename_exclusive(staged.temporary, target)
-            self._undo.append(partial(remove, target))
+    def _take_back(self) -> bool:
+        """Return whether all is as it was; if not, the journal stays for the next opener, with what it needs."""
+        try:
+            take_back(self._changes)
+            if self._journal is not None:
+                self._journal.discard()
+        except OSError:
+            return False
+        return True
 
-    def _keep_old(self, target: Path) -> None:
+    def _change(self, staged: _Staged, if_exists: IfExists, *, is_batch: bool) -> Change:
+        found = staged.temporary.lstat()
+        backup = self._keep_old(staged.target, is_batch=is_batch) if if_exists == "replace" else None
+        return Change(staged.temporary, staged.target, backup, (found.st_dev, found.st_ino))
+
+    def _keep_old(self, target: Path, *, is_batch: bool) -> Path | None:
         backup = target.with_name(partial_name())
+        self._hidden.append(backup)
         try:
             os.link(target, backup, follow_symlinks=False)
         except FileNotFoundError:
-            self._undo.append(target.unlink)
+            return None
         except OSError as error:
-            # Without hard links a batch that fails here leaves new content in the files before.
             if error.errno not in NO_HARD_LINKS:
                 raise
-        else:
-            self._temporary.append(backup)
-            self._undo.append(lambda: backup.replace(target))
+            if not is_batch:  # a single rename needs no backup, and a copy of a large file costs
+                return None
+            self._copy(target, backup)
+        return backup
 
     def _temporary_for(self, target: Path) -> Path:
         temporary = target.with_name(partial_name())
-        self._temporary.append(temporary)
+        self._hidden.append(temporary)
         self.make_parents(target)
         return temporary
 
@@ -184,6 +211,7 @@ class Transaction:
         if source.is_symlink():
             copy.symlink_to(source.readlink())
         elif source.is_dir():
+            recover(source)
             copy.mkdir()
             for entry in sorted(source.iterdir()):
                 if not is_partial(entry.name):

@@ -6,7 +6,8 @@ A backend is a class with a key::
         _backend_type = "tape"
 
 It registers itself when it is defined. Obligations, relied on by the registry, by the destination that
-delivers to a backend and by every caller that switches from one backend to another:
+delivers to a backend and by every caller that switches from one backend to another, and tested by
+`labrelay_worker.conformance.backends`:
 
 * A constructor MUST be cheap and open nothing; connections are made on first use. Its parameters are the
   options of ``[backends.NAME]``.
@@ -15,6 +16,7 @@ delivers to a backend and by every caller that switches from one backend to anot
 * A write MUST be whole or not happen: after an error nothing new is visible, and what was there still is.
 * ``if_exists`` MUST mean the same everywhere: "error" raises AlreadyExists, "replace" puts the new in the
   place of the old at once, "skip" leaves the old and raises nothing. `settle` decides it.
+* What it cannot do it MUST say in `cannot`, and refuse with `refusal` when asked for it. All else it MUST do.
 * Missing parent directories MUST be made by a write. ``.*.partial`` names are never shown.
 """
 
@@ -40,12 +42,27 @@ from labrelay_worker.backends.errors import (
     translated,
 )
 from labrelay_worker.backends.registration import StorageBackendMeta
-from labrelay_worker.backends.rules import Address, IfExists, Kind, clean, is_listed, is_partial, pairs, settle
+from labrelay_worker.backends.rules import (
+    CAPABILITIES,
+    Address,
+    Capability,
+    IfExists,
+    Kind,
+    clean,
+    is_listed,
+    is_partial,
+    pairs,
+    refusal,
+    require_distinct,
+    settle,
+)
 
 __all__ = [
-    "Address", "AlreadyExists", "BackendError", "Corrupt", "DataSink", "IfExists", "IsADirectory", "Kind",
+    "CAPABILITIES", "Address", "AlreadyExists", "BackendError", "Capability", "Corrupt", "DataSink", "IfExists",
+    "IsADirectory", "Kind",
     "NotADirectory", "NotFound", "OutsideRoot", "StorageBackend", "StreamingBackend", "Unavailable",
-    "Unsupported", "check_sha256", "clean", "from_os_error", "is_listed", "is_partial", "pairs", "settle",
+    "Unsupported", "check_sha256", "clean", "from_os_error", "is_listed", "is_partial", "pairs", "refusal",
+    "require_distinct",     "settle",
     "translated",
 ]  # fmt: skip
 
@@ -57,6 +74,14 @@ class DataSink(metaclass=StorageBackendMeta):
     _backend_type: ClassVar[str | None] = None
     #: What the host must have: "display", "jvm". A profile leaves backends out by these words.
     needs: ClassVar[frozenset[str]] = frozenset()
+    #: What it cannot do, in the words of `CAPABILITIES`; may depend on the options.
+    cannot: frozenset[Capability] = frozenset()
+    #: Whether it takes `Signal` payloads. A destination then reads instrument files into signals for it.
+    takes_signals: ClassVar[bool] = False
+    #: Whether a destination then stores the files as they are, too.
+    keeps_originals: bool = False
+    #: Whether another process finds what this one stored; an audit asks no other backend.
+    outlives_process: ClassVar[bool] = True
 
     @abstractmethod
     def save(self, data: Any, identifier: Address, *, if_exists: IfExists = "error") -> None:

@@ -23,6 +23,7 @@ from labrelay_worker.backends.base import (
     is_listed,
     is_partial,
     pairs,
+    require_distinct,
     settle,
     translated,
 )
@@ -37,6 +38,7 @@ from labrelay_worker.backends.files import (
     sync_folder,
 )
 from labrelay_worker.backends.formats import decode, encode
+from labrelay_worker.backends.journal import recover
 from labrelay_worker.backends.rooted import Root
 
 _MOST_SWEPT = 10_000  # folders remembered as free of stale files
@@ -72,10 +74,8 @@ class DiskBackend(StorageBackend):
         self, data_list: Sequence[Any], identifiers: Sequence[Address], *, if_exists: IfExists = "error"
     ) -> None:
         """Write all files or none: all are staged before the first becomes visible."""
-        batch = [(self._root.path(address), address, data) for data, address in pairs(data_list, identifiers)]
-        if len({target for target, _, _ in batch}) < len(batch):
-            msg = "one address is named twice in this batch"
-            raise Unsupported(msg)
+        batch = [(self._path(address), address, data) for data, address in pairs(data_list, identifiers)]
+        require_distinct([target for target, _, _ in batch])
         with Transaction(verify=self._verify) as transaction:
             for target, address, data in batch:
                 with translated(address):
@@ -88,7 +88,7 @@ class DiskBackend(StorageBackend):
         self, source: Path, identifier: Address, *, sha256: str | None = None, if_exists: IfExists = "error"
     ) -> tuple[int, str]:
         """Copy a local file in pieces of 1 MiB, hashing on the way; see the base class."""
-        target = self._root.path(identifier)
+        target = self._path(identifier)
         with Transaction(verify=self._verify) as transaction, translated(identifier):
             if settle(_kind(target), "file", if_exists, identifier):
                 self._prepare(target)
@@ -100,20 +100,20 @@ class DiskBackend(StorageBackend):
 
     def load(self, file_path: Address) -> Any:
         """Return the content in the format of its suffix; bytes for an unknown one."""
-        path = self._root.path(file_path, follow=True)
+        path = self._path(file_path, follow=True)
         with translated(file_path):
             content = path.read_bytes()
         return decode(content, path.name)
 
     def sha256(self, path: Address) -> str:
         """Return the sha256 (hex) of the file as it is on disk."""
-        file = self._root.path(path, follow=True)
+        file = self._path(path, follow=True)
         with translated(path):
             return hash_file(file)
 
     def size(self, path: Address) -> int:
         """Return the size of the file in bytes."""
-        file = self._root.path(path, follow=True)
+        file = self._path(path, follow=True)
         with translated(path), file.open("rb") as opened:  # opened, so that a directory is refused
             return os.fstat(opened.fileno()).st_size
 
@@ -125,22 +125,22 @@ class DiskBackend(StorageBackend):
         recursive: bool = False,
     ) -> list[Path]:
         """Return sorted addresses of files; unfinished ones are hidden, folders behind symlinks not entered."""
-        folder, given = self._root.path(directory, follow=True), Path(clean(directory))
+        folder, given = self._path(directory, follow=True), Path(clean(directory))
         with translated(directory):
-            found = list(list_below(folder, recursive=recursive))
+            found = list(list_below(folder, recursive=recursive, before=recover))
         return sorted(given / path.relative_to(folder) for path in found if is_listed(path.name, pattern, extensions))
 
     def is_file(self, path: Address) -> bool:
         """Return whether it is a file."""
-        return _kind(self._root.path(path, follow=True), follow=True) == "file"
+        return _kind(self._path(path, follow=True), follow=True) == "file"
 
     def is_dir(self, path: Address) -> bool:
         """Return whether it is a directory."""
-        return _kind(self._root.path(path, follow=True), follow=True) == "directory"
+        return _kind(self._path(path, follow=True), follow=True) == "directory"
 
     def list_dir(self, path: Address) -> list[str]:
         """Return the sorted names in a directory."""
-        folder = self._root.path(path, follow=True)
+        folder = self._path(path, follow=True)
         with translated(path):
             return sorted(entry.name for entry in folder.iterdir() if not is_partial(entry.name))
 
@@ -164,7 +164,7 @@ class DiskBackend(StorageBackend):
 
     def ensure_directory(self, directory: Address) -> Path:
         """Make a directory and its parents."""
-        folder = self._root.path(directory, follow=True)
+        folder = self._path(directory, follow=True)
         self._root.require()
         with translated(directory):
             make_folders(folder)
@@ -172,7 +172,7 @@ class DiskBackend(StorageBackend):
 
     def create_symlink(self, source: Address, link: Address, overwrite: bool = False) -> None:
         """Make a symlink to the source's absolute path, so that it survives being moved."""
-        at, to = self._root.path(link), self._present(source)
+        at, to = self._path(link), self._present(source)
         policy: IfExists = "replace" if overwrite else "error"
         with Transaction(verify=False) as transaction, translated(link):
             if settle(_kind(at), "file", policy, link):
@@ -182,11 +182,11 @@ class DiskBackend(StorageBackend):
 
     def is_symlink(self, path: Address) -> bool:
         """Return whether it is a symlink."""
-        return os.path.islink(self._root.path(path))  # noqa: PTH114  answers for impossible names, too
+        return os.path.islink(self._path(path))  # noqa: PTH114  answers for impossible names, too
 
     def move(self, source: Address, target: Address, *, if_exists: IfExists = "error") -> None:
         """Move a file, a symlink itself or a directory; to another file system by way of a copy."""
-        here, there = self._below_root(source), self._root.path(target)
+        here, there = self._below_root(source), self._path(target)
         if not self._may_put(source, here, target, there, if_exists):
             return
         with Transaction(verify=self._verify) as transaction, translated(target):
@@ -212,7 +212,7 @@ class DiskBackend(StorageBackend):
     def copy(self, source: Address, target: Address, *, if_exists: IfExists = "error") -> None:
         """Copy a file, what a symlink leads to, or a directory."""
         self._present(source)
-        here, there = self._root.path(source, follow=True), self._root.path(target)
+        here, there = self._path(source, follow=True), self._path(target)
         if not self._may_put(source, here, target, there, if_exists):
             return
         with Transaction(verify=self._verify) as transaction, translated(target):
@@ -222,11 +222,11 @@ class DiskBackend(StorageBackend):
 
     def url(self, path: Address) -> str:
         """Return the ``file://`` address."""
-        return self._root.path(path).absolute().as_uri()
+        return self._path(path).absolute().as_uri()
 
     def stat(self, path: Address) -> dict[str, Any]:
         """Return what is there; see the base class."""
-        found = self._root.path(path)
+        found = self._path(path)
         kind = _kind(found)
         result = {"path": clean(path), "type": kind or "missing", "exists": kind is not None}
         if self.is_symlink(path):
@@ -243,6 +243,16 @@ class DiskBackend(StorageBackend):
         """Forget which folders were looked through for stale files."""
         self._swept.clear()
 
+    def _path(self, address: Address, *, follow: bool = False) -> Path:
+        """Return the path of an address, with batches that a kill left half-done on the way taken back."""
+        path = self._root.path(address, follow=follow)
+        with translated(address):
+            for folder in (path, *path.parents):
+                recover(folder)
+                if folder == self._root.folder:
+                    break
+        return path
+
     def _prepare(self, target: Path) -> None:
         self._root.require()
         if target.parent not in self._swept:
@@ -252,17 +262,17 @@ class DiskBackend(StorageBackend):
             self._swept.add(target.parent)
 
     def _below_root(self, address: Address) -> Path:
-        path = self._root.path(address)
+        path = self._path(address)
         if self._root.is_itself(path):
             msg = f"{clean(address)}: the root itself cannot be moved or deleted; take what is in it"
             raise Unsupported(msg)
         return path
 
     def _present(self, address: Address) -> Path:
-        if _kind(self._root.path(address, follow=True), follow=True) is None:
+        if _kind(self._path(address, follow=True), follow=True) is None:
             msg = f"{clean(address)}: there is nothing at this address"
             raise NotFound(msg)
-        return self._root.path(address)
+        return self._path(address)
 
     def _may_put(self, source: Address, here: Path, target: Address, there: Path, if_exists: IfExists) -> bool:
         kind = _kind(here)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
+import mmap
 import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,8 +21,12 @@ CHUNK = 1 << 20  # bytes held at once while a file is copied or hashed
 #: Seconds after which an unfinished file belongs to nobody: its writer was killed.
 STALE_AFTER = 24 * 3600
 
+#: Name of the hidden folder with the journals of batches that are being written (`journal`).
+JOURNALS = ".batches.partial"
+
 #: What file systems without hard links (exFAT, some network drives) answer.
 NO_HARD_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK})
+_POPULATE_READ = 22  # Linux 5.14, madvise(2): MADV_POPULATE_READ
 _NO_FOLDER_SYNC = frozenset({errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EBADF})
 
 
@@ -49,22 +54,52 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def read_chunks(source: Path) -> Iterator[bytes]:
-    """Yield a file's content in pieces of at most 1 MiB. Raises backend errors that name the source."""
+def read_chunks(source: Path, *, from_device: bool = False) -> Iterator[bytes]:
+    """Yield a file's content in pieces of at most 1 MiB; for `from_device` see `hash_file`.
+
+    Raises backend errors that name the source.
+    """
     with translated(source), source.open("rb", buffering=0) as file:
+        if from_device:
+            _forget_cached(file.fileno())
         while chunk := file.read(CHUNK):
             yield chunk
 
 
-def list_below(folder: Path, *, recursive: bool) -> Iterator[Path]:
-    """Yield the files in a folder; unfinished ones are left out, folders behind symlinks not entered."""
+def read_span(descriptor: int, start: int, length: int) -> bytes | memoryview:
+    """Return a part of an open file; a large one without copying it, where the system can say that it is all there.
+
+    A negative start counts from the end. The file must not be cut shorter while the result is in use; one that is
+    replaced or deleted may be.
+    """
+    size = os.fstat(descriptor).st_size
+    if start < 0:
+        start += size
+    if length >= CHUNK and start + length <= size:
+        margin = start % mmap.ALLOCATIONGRANULARITY
+        with suppress(OSError):  # a system without it, or a damaged device: reading says which
+            mapped = mmap.mmap(descriptor, margin + length, access=mmap.ACCESS_READ, offset=start - margin)
+            # The whole part in large reads: populating alone fetches from the device page by page.
+            mapped.madvise(mmap.MADV_WILLNEED)
+            # An unreadable page would otherwise end the process when it is touched.
+            mapped.madvise(_POPULATE_READ)
+            return memoryview(mapped)[margin:]
+    return os.pread(descriptor, length, start)
+
+
+def list_below(folder: Path, *, recursive: bool, before: Callable[[Path], object]) -> Iterator[Path]:
+    """Yield the files in a folder; unfinished ones are left out, folders behind symlinks not entered.
+
+    `before` is called with every folder before it is looked into.
+    """
+    before(folder)
     with os.scandir(folder) as entries:
         for entry in entries:
             if is_partial(entry.name):
                 continue
             if entry.is_dir(follow_symlinks=False):
                 if recursive:
-                    yield from list_below(Path(entry.path), recursive=True)
+                    yield from list_below(Path(entry.path), recursive=True, before=before)
             elif os.path.isfile(entry.path):  # noqa: PTH113  unlike the others, False for symlinks in a circle
                 yield Path(entry.path)
 
@@ -80,8 +115,8 @@ def hash_file(path: Path, *, from_device: bool = False) -> str:
         Whether to drop the page cache's copy first: comparing memory with memory proves nothing.
     """
     with path.open("rb") as file:
-        if from_device and hasattr(os, "posix_fadvise"):
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        if from_device:
+            _forget_cached(file.fileno())
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -132,7 +167,7 @@ def remove_stale(folder: Path) -> None:
     with suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
             # Not the modification time: a backup made a second ago has that of its old content.
-            if is_partial(entry.name) and entry.stat(follow_symlinks=False).st_ctime < oldest:
+            if _may_be_stale(entry.name) and entry.stat(follow_symlinks=False).st_ctime < oldest:
                 remove(Path(entry.path))
 
 
@@ -142,6 +177,17 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink()
+
+
+def _forget_cached(descriptor: int) -> None:
+    """Drop the page cache's copy of a synced file, where the system knows how."""
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def _may_be_stale(name: str) -> bool:
+    # Journals are dealt with by their locks, not by their age.
+    return is_partial(name) and name != JOURNALS
 
 
 def _make_folder(path: Path) -> bool:

@@ -24,6 +24,7 @@ from labrelay_worker.backends.base import (
     clean,
     is_listed,
     pairs,
+    require_distinct,
     settle,
 )
 from labrelay_worker.backends.tree import Directory, File, Link, Node, Tree, Undo, split, twin
@@ -35,10 +36,12 @@ class MemoryBackend(StorageBackend):
     Parameters
     ----------
     max_bytes
-        Most bytes of payload to hold, 1 GiB unless told. A save beyond it raises Unavailable and stores nothing.
+        Most bytes of payload to hold, 1 GiB unless told; names are not counted. A save beyond it raises
+        Unavailable and stores nothing, and nothing that is stored is ever dropped to make room.
     """
 
     _backend_type: ClassVar[str | None] = "memory"
+    outlives_process: ClassVar[bool] = False
 
     def __init__(self, max_bytes: int = 1 << 30) -> None:
         self._tree = Tree(max_bytes)
@@ -54,9 +57,7 @@ class MemoryBackend(StorageBackend):
     ) -> None:
         """Store copies of all, or nothing."""
         batch = [(split(address), address, payload) for payload, address in pairs(data_list, identifiers)]
-        if len({parts for parts, _, _ in batch}) < len(batch):
-            msg = "one address is named twice in this batch"
-            raise Unsupported(msg)
+        require_distinct([parts for parts, _, _ in batch])
         sizes = [_measure(payload) for _, _, payload in batch]
         if sum(sizes) > self._tree.max_bytes:  # before the copies, which may not fit into the machine either
             self._tree.check_room(sum(sizes))
@@ -158,6 +159,11 @@ class MemoryBackend(StorageBackend):
             result["type"] = "directory"
         return result
 
+    def clear_files_only(self) -> None:
+        """Let go of all files and symlinks; directories stay, for the next run of the same pipeline."""
+        with self._lock:
+            self._tree.clear_files()
+
     def cleanup(self) -> None:
         """Let go of all that is stored."""
         with self._lock:
@@ -218,6 +224,8 @@ def _measure(payload: Any) -> int:
         seen.add(id(item))
         nbytes = getattr(item, "nbytes", None)
         total += nbytes if isinstance(nbytes, int) else sys.getsizeof(item)
+        if getattr(getattr(item, "dtype", None), "hasobject", False):  # its nbytes are those of the pointers
+            ahead += item.ravel().tolist()
         if isinstance(item, dict):
             ahead += [*item.keys(), *item.values()]
         elif isinstance(item, list | tuple | set | frozenset):

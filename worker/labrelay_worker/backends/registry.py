@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from labrelay.errors import InvalidInput
+from labrelay.errors import DuplicatePlugin, InvalidInput
 from labrelay.names import ENTRY_POINTS_BACKENDS
 from labrelay.redaction import redact
+from labrelay_worker.backends.adoption import adopt, foreign_classes
 from labrelay_worker.backends.base import DataSink
 from labrelay_worker.backends.errors import BackendFailed, UnknownBackend
 from labrelay_worker.backends.options import check_options, required_options
@@ -21,7 +22,13 @@ from labrelay_worker.discovery import UnavailablePlugin, check_profile, discover
 
 logger = logging.getLogger(__name__)
 
-BUILTIN_MODULES = ("labrelay_worker.backends.disk", "labrelay_worker.backends.memory")
+BUILTIN_MODULES = (
+    "labrelay_worker.backends.disk",
+    "labrelay_worker.backends.memory",
+    "labrelay_worker.backends.napari_stream",
+    "labrelay_worker.backends.fiji_stream",
+    "labrelay_worker.backends.zarr",
+)
 
 
 @dataclass
@@ -96,7 +103,18 @@ class BackendRegistry:
             result = discover(BUILTIN_MODULES, ENTRY_POINTS_BACKENDS, **self._sources, on_failure=self._table.forget)
             for plugin in result.unavailable:
                 logger.warning("backend plugin unavailable, the others are not affected: %s", plugin)
-            self._broken = result.unavailable
+            self._broken = result.unavailable + self._adopt(result.found)
+
+    def _adopt(self, found: Sequence[tuple[str, object]]) -> list[UnavailablePlugin]:
+        """Register the classes among the plugins that follow OpenHCS's interface; return those refused."""
+        refused = []
+        for source, plugin in found:
+            for cls in foreign_classes(plugin):
+                try:
+                    adopt(cls)
+                except DuplicatePlugin as error:
+                    refused.append(UnavailablePlugin(cls.__name__, source, str(error), "Rename one of them"))
+        return refused
 
     def configure(self, name: str, type: str, options: Mapping[str, Any]) -> None:  # noqa: A002  the settings' word
         """Give a backend a name of its own: ``[backends.NAME] type = "disk" root = …``.
@@ -163,6 +181,11 @@ class BackendRegistry:
                     msg = f"backend {key!r} could not be made: {redact(f'{type(error).__name__}: {error}')}"
                     raise BackendFailed(msg) from error
             return slot.instance
+
+    def class_of(self, name: str) -> type[DataSink] | None:
+        """Return the class behind a type or configured name without making anything, None if there is none."""
+        key = name.strip().lower()
+        return self._table.classes.get(self._configured.get(key, (key, {}))[0])
 
     def create_all(self) -> dict[str, DataSink]:
         """Return every backend by name, all made; those that fail are logged and left out."""

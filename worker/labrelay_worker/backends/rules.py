@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
+from types import MappingProxyType
 from typing import Any, Literal, get_args
 
 from labrelay_worker.backends.errors import AlreadyExists, IsADirectory, NotADirectory, Unsupported
@@ -13,6 +14,24 @@ from labrelay_worker.backends.errors import AlreadyExists, IsADirectory, NotADir
 Address = str | os.PathLike[str]
 IfExists = Literal["error", "replace", "skip"]
 Kind = Literal["file", "directory"]
+Capability = Literal[
+    "arrays", "batches", "bytes", "copies", "directories", "moves", "objects", "replacing", "symlinks"
+]
+
+#: What every backend can do, unless it says in `cannot` that it cannot: the end of "it cannot …".
+CAPABILITIES: Mapping[Capability, str] = MappingProxyType(
+    {
+        "arrays": "keep numpy arrays",
+        "batches": "save several payloads as one, all or none",
+        "bytes": "keep bytes, text and local files as they are",
+        "copies": "copy",
+        "directories": "keep directories with nothing in them",
+        "moves": "move",
+        "objects": "keep lists, dicts and numbers",
+        "replacing": "put new content in the place of old at once",
+        "symlinks": "make symlinks",
+    }
+)
 
 
 def clean(address: Address) -> str:
@@ -37,6 +56,12 @@ def clean(address: Address) -> str:
     return text or "."
 
 
+def refusal(backend: object, capability: Capability) -> Unsupported:
+    """Return the error of a backend that is asked for what it says that it cannot do."""
+    key = getattr(backend, "_backend_type", None) or type(backend).__name__
+    return Unsupported(f"the backend {key!r} cannot {CAPABILITIES[capability]}. Use another backend for this")
+
+
 def is_partial(name: str) -> bool:
     """Return whether a name is that of a file still being written."""
     return name.startswith(".") and name.endswith(".partial")
@@ -54,6 +79,13 @@ def pairs(payloads: Sequence[Any], addresses: Sequence[Address]) -> list[tuple[A
         msg = f"{len(payloads)} payloads and {len(addresses)} addresses: there must be as many"
         raise ValueError(msg)
     return list(zip(payloads, addresses, strict=True))
+
+
+def require_distinct(places: Collection[object]) -> None:
+    """Raise Unsupported when a batch names one place twice."""
+    if len(set(places)) < len(places):
+        msg = "one address is named twice in this batch"
+        raise Unsupported(msg)
 
 
 def settle(present: Kind | None, wanted: Kind, if_exists: IfExists, address: Address) -> bool:

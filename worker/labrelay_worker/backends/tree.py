@@ -171,6 +171,16 @@ class Tree:
         del parent.children[parts[-1]]
         return node
 
+    def clear_files(self) -> None:
+        """Take out everything but the directories."""
+        ahead = [self.root]
+        for directory in ahead:
+            directory.children = {
+                name: child for name, child in directory.children.items() if isinstance(child, Directory)
+            }
+            ahead += [child for child in directory.children.values() if isinstance(child, Directory)]
+        self.used = 0
+
     def check_room(self, more: int) -> None:
         """Raise Unavailable when so many more bytes do not fit."""
         if self.used + more > self.max_bytes:

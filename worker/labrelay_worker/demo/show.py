@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from pydantic import SecretStr
@@ -47,8 +48,21 @@ priority = 80
 [destinations.receiver]
 type = "webhook"
 priority = 10
-url = "{url}"
+url = "{url}/records"
 idempotent = true
+
+[destinations.notebook]
+type = "webhook"
+priority = 5
+url = "{url}/notebook"
+waits_for = ["receiver"]
+idempotent = true
+"""
+_IMAGES = """
+[destinations.images]
+type = "zarr"
+priority = 85
+root = "{images}"
 """
 
 
@@ -66,7 +80,7 @@ class _Stage:
 
 
 def run_demo(settings: ProducerSettings, data: Path | None, *, keep: bool, kill: bool = False) -> int:
-    """Deliver sessions to disk, memory and a local HTTP receiver; return the exit code.
+    """Deliver sessions to disk, OME-Zarr, memory and two addresses of a local HTTP receiver; return the exit code.
 
     Parameters
     ----------
@@ -120,7 +134,10 @@ def _contexts(data: Path | None, folder: Path, console: Console) -> list[ExportC
 @contextmanager
 def _stage(folder: Path, console: Console, receiver: Receiver) -> Iterator[_Stage]:
     config = folder / "labrelay.toml"
-    config.write_text(_CONFIG.format(archive=(folder / "delivered").as_posix(), url=f"{receiver.url}/records"))
+    text = _CONFIG.format(archive=(folder / "delivered").as_posix(), url=receiver.url)
+    if find_spec("zarr") is not None:  # else there is one place less; `labrelay backends` says how to get it
+        text += _IMAGES.format(images=(folder / "images").as_posix())
+    config.write_text(text)
     with EmbeddedRedis(folder / "redis") as url:
         environment = {name: value for name, value in os.environ.items() if not name.startswith(ENV_PREFIX)}
         environment |= {
@@ -202,8 +219,11 @@ def _report(stage: _Stage, exports: Sequence[ExportStatus], seconds: float) -> i
             table.add_row(export.session_identifier, delivery.destination, state, Text(record), Text(verified))
     stage.console.print(table)
     stage.console.print(f"Files and manifests: {stage.archive}", soft_wrap=True)
+    if (images := stage.folder / "images").exists():
+        stage.console.print(f"Images as OME-Zarr: {images}", soft_wrap=True)
     stage.console.print(f"What the worker did: {stage.folder / 'worker.log'}", soft_wrap=True)
-    accepted = len({delivery.key for delivery in stage.receiver.deliveries if delivery.accepted})
+    records = [delivery for delivery in stage.receiver.deliveries if delivery.path == "/records"]
+    accepted = len({delivery.key for delivery in records if delivery.accepted})
     stage.console.print(f"The receiver holds {accepted} records of {len(exports)} sessions, each once")
     delivered = all(d.state is DeliveryState.DELIVERED for export in exports for d in export.deliveries)
     return 0 if delivered and accepted == len(exports) else 1

@@ -9,7 +9,14 @@ them is optional and buys certainty: the engine relies on it after a crash or a 
   None if it certainly has not. It MUST raise if it cannot tell.
 - ``idempotent`` MUST be True only if sending the same context again cannot make a second object.
 - ``update`` gets the receipt of the previous revision and MUST change that object in place.
-- ``limits`` are kept over all workers together; each call of ``export``, ``update`` and ``find`` counts as one.
+- ``limits`` are kept over all workers together; each call of ``export``, ``update`` and ``find`` counts as one. Where
+  the account counts single requests, await ``account.pace()`` before each, and hold ``account.lock(what)`` round
+  "find or create" (`labrelay_worker.destinations.account`).
+- ``link`` is called when a destination in ``waits_for`` delivered after this one did: it adds the link to what is
+  there. It MUST be safe to repeat.
+- ``check`` compares what is there with what was delivered, for `labrelay check`. It MUST NOT change anything there,
+  and MUST raise what ``find`` would if it cannot tell. Without it an audit makes do with ``find``.
+- ``lossy`` MUST be True if it keeps nothing: its failures are noted as skips, and strategies leave it out.
 - ``close`` MUST be safe to call more than once and during a running export.
 """
 
@@ -24,6 +31,8 @@ from pydantic import BaseModel, ConfigDict
 from labrelay.context import ExportContext
 from labrelay.errors import InvalidInput
 from labrelay.results import ExportResult, Receipt
+from labrelay_worker.destinations.account import Account, OwnAccount
+from labrelay_worker.destinations.findings import Finding
 
 
 @runtime_checkable
@@ -62,15 +71,20 @@ class Limits:
         Calls per second, spaced evenly; None: as many as come.
     concurrent
         Calls at once; None: as many as come.
+    requests_per_second
+        Single requests per second, for a destination that awaits ``account.pace()`` before each of them.
     """
 
     account: str = ""
     per_second: float | None = None
     concurrent: int | None = None
+    requests_per_second: float | None = None
 
     def __post_init__(self) -> None:
-        if self.per_second is not None and self.per_second <= 0:
-            raise InvalidInput("per_second", f"{self.per_second:g} is not above 0", "Pause the destination instead")
+        for name in ("per_second", "requests_per_second"):
+            rate = getattr(self, name)
+            if rate is not None and rate <= 0:
+                raise InvalidInput(name, f"{rate:g} is not above 0", "Pause the destination instead")
         if self.concurrent is not None and self.concurrent < 1:
             raise InvalidInput("concurrent", f"{self.concurrent} is less than 1", "Pause the destination instead")
 
@@ -95,15 +109,20 @@ class Destination:
     #: What the machine must have, e.g. ``{"display"}``; profile headless leaves such types out.
     needs: ClassVar[frozenset[str]] = frozenset()
     idempotent: bool = False
+    #: It shows and keeps nothing (a viewer): no export waits for it, counts it or fails because of it.
+    lossy: bool = False
     #: Destinations whose results it links to; they are settled first, at most ``link_wait``.
     waits_for: tuple[str, ...] = ()
     #: Seconds one call may take; None: the setting ``call_timeout``.
     timeout: float | None = None
-    #: Options ``per_second``, ``concurrent`` and ``limit_account`` of ``[destinations.NAME]`` win over it.
+    #: Options ``per_second``, ``concurrent``, ``requests_per_second`` and ``limit_account`` of
+    #: ``[destinations.NAME]`` win over it.
     limits: Limits | None = None
 
     def __init__(self, name: str, options: Any = None) -> None:
         self.name = name
+        #: What it shares with other workers; a worker puts the shared one here.
+        self.account: Account = OwnAccount()
         self.options = options if options is not None else type(self).Options()
 
     @property
@@ -142,3 +161,17 @@ class Updatable(Protocol):
 
     def update(self, context: ExportContext, receipt: Receipt) -> ExportResult | Awaitable[ExportResult]:
         """Deliver a new revision over the one of the receipt."""
+
+
+class Linkable(Protocol):
+    """A destination whose entry can get a link later."""
+
+    def link(self, context: ExportContext, receipt: Receipt) -> ExportResult | Awaitable[ExportResult]:
+        """Add links to what ``context.previous_results`` has by now to the entry of the receipt."""
+
+
+class Checkable(Protocol):
+    """A destination that can compare what it holds with what was delivered."""
+
+    def check(self, context: ExportContext, receipt: Receipt) -> Finding | Awaitable[Finding]:
+        """Return how the delivery of the receipt stands; changes nothing."""

@@ -13,8 +13,6 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
-from pydantic import ValidationError
-
 from labrelay.context import ExportContext
 from labrelay.errors import InvalidInput, LabrelayError
 from labrelay.names import ENTRY_POINTS_DESTINATIONS
@@ -24,24 +22,32 @@ from labrelay.results import DestinationInfo, ExportResult, RouteInfo, WorkerInf
 from labrelay_worker.backends.base import StreamingBackend
 from labrelay_worker.backends.registry import backend_registry
 from labrelay_worker.destinations.backend import BackendDestination, BackendOptions
-from labrelay_worker.destinations.base import ExportDestination, Limits
+from labrelay_worker.destinations.base import Destination, ExportDestination, Limits
 from labrelay_worker.destinations.making import (
     CommonOptions,
     construct,
     destination_classes,
+    fault_text,
     limits_of,
     secrets_of,
     texts_of,
-    validation_text,
 )
 from labrelay_worker.discovery import UnavailablePlugin, discover, left_out
+from labrelay_worker.guarding import RecordGuard
+from labrelay_worker.guests import secrets_it_may_read
 from labrelay_worker.hosting import HostedDestination, UnservedDestination
 from labrelay_worker.inline import export_inline
 from labrelay_worker.settings import WorkerSettings, load_worker_settings
 
 _logger = logging.getLogger(__name__)
 
-BUILTIN_MODULES = ("labrelay_worker.destinations.backend", "labrelay_worker.destinations.webhook")
+BUILTIN_MODULES = (
+    "labrelay_worker.destinations.backend",
+    "labrelay_worker.destinations.labarchives",
+    "labrelay_worker.destinations.elabftw",
+    "labrelay_worker.destinations.cdcs",
+    "labrelay_worker.destinations.webhook",
+)
 
 
 class ExporterRegistry:
@@ -59,8 +65,10 @@ class ExporterRegistry:
         self._hosts: dict[str, HostedDestination] = {}
         self._implicit: set[str] = set()
         self._switched_off: set[str] = set()
+        self._unusable: set[str] = set()
         self._unmade: dict[str, DestinationInfo] = {}
         self._broken: list[UnavailablePlugin] = []
+        self._records = RecordGuard(self._settings.data_roots)
         self._lock = threading.RLock()
         self._discovered = False
         self.backends = backend_registry()
@@ -115,7 +123,7 @@ class ExporterRegistry:
         result: dict[str, HostedDestination | UnservedDestination] = {}
         for info in by_priority(known.get(name) or DestinationInfo(name=name, type="") for name in names):
             host = self._hosts.get(info.name)
-            usable = info.enabled or info.name in self._implicit
+            usable = (info.enabled and info.name not in self._unusable) or info.name in self._implicit
             if host is not None and usable:
                 host.info = info
                 result[info.name] = host
@@ -164,6 +172,7 @@ class ExporterRegistry:
         settings = self._settings
         self.backends.discover(
             directories=settings.plugin_path,
+            explicit=settings.plugins,
             profile="" if settings.worker_profile == "full" else settings.worker_profile,
         )
         for name, table in settings.backends.items():
@@ -178,7 +187,13 @@ class ExporterRegistry:
         found = discover(BUILTIN_MODULES, ENTRY_POINTS_DESTINATIONS, settings.plugin_path, settings.plugins)
         self._broken += found.unavailable
         for source, plugin in found.found:
-            for cls in destination_classes(plugin):
+            try:
+                classes = destination_classes(plugin)
+            except InvalidInput as error:
+                problem = f"{error.field} {error.problem}"
+                self._broken.append(UnavailablePlugin(error.field, source, problem, error.cure))
+                continue
+            for cls in classes:
                 self._add_type(source, cls)
 
     def _add_type(self, source: str, cls: type[Any]) -> None:
@@ -186,6 +201,9 @@ class ExporterRegistry:
         name = str(cls.name)
         if out := left_out(cls, profile):
             self._broken.append(UnavailablePlugin(name, source, *out))
+        elif source in self._settings.plugins and self._types.get(name, ("",))[0] in BUILTIN_MODULES:
+            # Who names a class of this name wants it: NexusLIMS's are called like labrelay's own.
+            self._types[name] = source, cls
         elif name in self._types and self._types[name][1] is not cls:
             first = self._types[name][0]
             reason = f"the name {name!r} is already taken by {first}; this one is refused"
@@ -238,19 +256,26 @@ class ExporterRegistry:
             if kind.startswith("destination:") or kind in self._hosts or kind in self._settings.destinations:
                 continue
             backend = kind
-            if kind == "disk":
-                backend = "destination:disk"
-                self.backends.configure(backend, "disk", {"root": self._settings.home / "exports"})
+            if kind in {"disk", "zarr"}:
+                backend = f"destination:{kind}"
+                self.backends.configure(backend, kind, {"root": self._settings.home / "exports"})
             self._implicit.add(kind)
             self._host(kind, kind, BackendDestination(kind, BackendOptions(backend=backend)))
 
     def _host(self, name: str, kind: str, destination: Any, limits: Limits | None = None) -> None:
-        info = DestinationInfo(name=name, type=kind, waits_for=getattr(destination, "waits_for", None))
+        own = isinstance(destination, Destination)
+        secrets = secrets_of(getattr(destination, "options", None)) if own else secrets_it_may_read()
+        info = DestinationInfo(
+            name=name,
+            type=kind,
+            waits_for=getattr(destination, "waits_for", None),
+            lossy=bool(getattr(destination, "lossy", False)),
+        )
         self._hosts[name] = HostedDestination(
             destination,
             info,
-            data_roots=self._settings.data_roots,
-            redact=Redactor(secrets_of(getattr(destination, "options", None))),
+            records=self._records,
+            redact=Redactor(secrets),
             call_timeout=self._settings.call_timeout,
             threads=self._settings.threads_per_destination,
             limits=limits or limits_of(destination, CommonOptions()),
@@ -258,18 +283,28 @@ class ExporterRegistry:
 
     def _info(self, host: HostedDestination) -> DestinationInfo:
         name, enabled, reason = host.info.name, False, ""
+        self._unusable.discard(name)
         priority = 0
         try:
             priority = int(host.destination.priority)
             enabled = name not in self._switched_off and bool(host.destination.enabled)
             reason = "" if enabled else "disabled"
         except Exception as error:  # noqa: BLE001  one plugin's property must not end the listing
-            reason = f"its settings are not usable: {host.redact(f'{type(error).__name__}: {error}')}"
+            reason = f"its settings are not usable: {host.redact(fault_text(error))}"
+            # One that somebody asked for stays part of every export: without it, `delivered` would be said of less.
+            enabled = self._is_asked_for(host) and name not in self._switched_off
+            self._unusable.add(name)
         if name in self._implicit:
-            others = self._hosts.keys() - self._implicit or self._unmade
+            # A viewer keeps nothing, so beside it alone disk stays the default.
+            keeping = (other for other, h in self._hosts.items() if other not in self._implicit and not h.info.lossy)
+            others = any(keeping) or self._unmade
             enabled = name == "disk" and not others
             reason = "no destination is configured, so this is the default" if enabled else "used when it is named"
         return host.info.model_copy(update={"priority": priority, "enabled": enabled, "reason": reason})
+
+    def _is_asked_for(self, host: HostedDestination) -> bool:
+        source = self._types.get(host.info.type, ("",))[0]
+        return host.info.name in self._settings.destinations or source in self._settings.plugins
 
     def _why_missing(self, name: str) -> str:
         for plugin in self.unavailable:
@@ -281,9 +316,7 @@ class ExporterRegistry:
         if isinstance(error, LabrelayError):
             reason = redact(str(error))
         else:
-            text = (
-                validation_text(error) if isinstance(error, ValidationError) else f"{type(error).__name__}: {error}"
-            )
+            text = fault_text(error)
             table = self._settings.destinations.get(name, {})
             given = {key: value for key, value in table.items() if key not in CommonOptions.model_fields}
             reason = Redactor(texts_of(given))(text)

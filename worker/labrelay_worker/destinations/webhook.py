@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import io
 import json
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -68,12 +69,15 @@ class WebhookDestination(Destination):
 
     async def export(self, context: ExportContext) -> ExportResult:
         """Post the context and take id and URL from the answer."""
-        record = await asyncio.to_thread(_read_record, context)
+        attach = self._options.attach
+        record = b"" if attach == "none" else await asyncio.to_thread(_read_record, context)
         headers = {"Idempotency-Key": f"{context.delivery_key}.{self.name}"}
-        if self._options.attach == "multipart":
+        if attach == "multipart":
             form = aiohttp.FormData()
             form.add_field("context", context.to_json(), content_type="application/json")
-            form.add_field("record", record, filename=context.xml_file_path.name, content_type="application/xml")
+            form.add_field(
+                "record", io.BytesIO(record), filename=context.xml_file_path.name, content_type="application/xml"
+            )
             answer = await self._http.request("POST", str(self._options.url), headers=headers, data=form)
         else:
             headers["Content-Type"] = "application/json"
@@ -89,16 +93,16 @@ class WebhookDestination(Destination):
         await self._http.close()
 
     def _json_body(self, context: ExportContext, record: bytes) -> bytes:
-        document: dict[str, Any] = json.loads(context.to_json())
-        if self._options.attach == "inline":
-            document = {
-                "context": document,
-                "record": {
-                    "name": context.xml_file_path.name,
-                    "sha256": context.xml_sha256,
-                    "base64": base64.b64encode(record).decode(),
-                },
-            }
+        if self._options.attach == "none":
+            return context.to_json().encode()
+        document = {
+            "context": json.loads(context.to_json()),
+            "record": {
+                "name": context.xml_file_path.name,
+                "sha256": context.xml_sha256,
+                "base64": base64.b64encode(record).decode(),
+            },
+        }
         return json.dumps(document, ensure_ascii=False).encode()
 
     def _result(self, answer: Answer) -> ExportResult:

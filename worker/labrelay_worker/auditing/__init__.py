@@ -1,0 +1,1 @@
+"""`labrelay check`: ask the destinations whether what was delivered is still there and equal."""

@@ -1,0 +1,274 @@
+"""Connections that send a body of bytes, at a quarter of a full client's CPU (docs/performance.md).
+
+One request at a time on each connection, HTTP/1.1, kept open in between. Nothing is ever sent twice: whether a
+request may be repeated is the engine's to decide. What these do not do (streams, forms, HEAD) `http.py` gives to
+aiohttp.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import ssl
+from collections import defaultdict, deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import cast
+
+import httptools
+import yarl
+from multidict import CIMultiDict
+
+#: Servers and balancers close idle connections after a while; a request must not meet that moment.
+_IDLE_SECONDS = 15.0
+_CONNECT_SECONDS = 10.0
+#: What is closed may have to say goodbye (TLS); a server that does not answer that is not waited for.
+_CLOSE_SECONDS = 1.0
+_FORBIDDEN = ("\r", "\n", "\0")
+
+
+class NotAUrl(Exception):
+    """The address is no ``http`` or ``https`` URL."""
+
+
+class NotConnected(Exception):
+    """No connection was made: the request was certainly not received."""
+
+
+class NotTrusted(Exception):
+    """The server's certificate is not trusted: nothing was sent."""
+
+
+class AnswerLost(Exception):
+    """The connection was made and the answer is lost: the request may have been received."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A whole answer."""
+
+    status: int
+    headers: CIMultiDict[str]
+    body: bytes
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a URL leads, as requests need it."""
+
+    origin: tuple[str, str, int]
+    host_header: str
+    target: str
+    #: ``Authorization`` of a URL that names a user.
+    authorization: str | None
+
+
+@lru_cache(maxsize=256)
+def place_of(url: str | yarl.URL) -> Place:
+    """Return where a URL leads.
+
+    Raises
+    ------
+    NotAUrl
+        It is no ``http`` or ``https`` URL.
+    """
+    try:
+        parts = yarl.URL(url)
+    except ValueError:
+        raise NotAUrl from None
+    if parts.scheme not in ("http", "https") or not parts.raw_host or parts.port is None:
+        raise NotAUrl
+    host = f"[{parts.raw_host}]" if ":" in parts.raw_host else parts.raw_host
+    authorization = None
+    if parts.user is not None:
+        pair = f"{parts.user}:{parts.password or ''}".encode()
+        authorization = f"Basic {base64.b64encode(pair).decode()}"
+    return Place(
+        (parts.scheme, parts.raw_host, parts.port),
+        host if parts.is_default_port() else f"{host}:{parts.port}",
+        parts.raw_path_qs,
+        authorization,
+    )
+
+
+class _Connection(asyncio.Protocol):
+    """One connection; `answer` is there while a request waits."""
+
+    def __init__(self) -> None:
+        self.answer: asyncio.Future[Reply] | None = None
+        self.usable = True
+        self.idle_since = 0.0
+        self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+        self._parser = httptools.HttpResponseParser(self)
+        self._begin()
+
+    def ask(self, request: bytes) -> asyncio.Future[Reply]:
+        """Send one request; nothing else is sent until its answer is there."""
+        self.answer = asyncio.get_running_loop().create_future()
+        self.transport.write(request)
+        return self.answer
+
+    def give_up(self) -> None:
+        """Drop the connection: nobody waits for what comes over it any more."""
+        self.answer, self.usable = None, False
+        self.transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError as error:
+            self._fail(f"what it sent is not HTTP ({type(error).__name__})")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.usable = False
+        if self.answer is not None and self._ends_with_connection and exc is None:
+            self._complete()
+        else:
+            self._fail(type(exc).__name__ if exc else "it closed the connection")
+        self.gone.set_result(None)
+
+    # --- what the parser tells --------------------------------------------------------------------------
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._headers.add(name.decode("latin-1"), value.decode("latin-1"))
+
+    def on_headers_complete(self) -> None:
+        delimited = "Content-Length" in self._headers or "Transfer-Encoding" in self._headers
+        self._ends_with_connection = not delimited
+
+    def on_body(self, body: bytes) -> None:
+        self._body.append(body)
+
+    def on_message_complete(self) -> None:
+        if self._parser.get_status_code() < 200:  # noqa: PLR2004  "continue" and its kind: the answer follows
+            self._begin()
+            return
+        self.usable = self.usable and self._parser.should_keep_alive() and self.answer is not None
+        self._complete()
+
+    def _begin(self) -> None:
+        self._headers: CIMultiDict[str] = CIMultiDict()
+        self._body: list[bytes] = []
+        self._ends_with_connection = False
+
+    def _complete(self) -> None:
+        answer, self.answer = self.answer, None
+        reply = Reply(self._parser.get_status_code(), self._headers, b"".join(self._body))
+        if self.usable:
+            self._begin()
+        if answer is not None and not answer.done():
+            answer.set_result(reply)
+
+    def _fail(self, why: str) -> None:
+        answer, self.answer, self.usable = self.answer, None, False
+        self.transport.close()
+        if answer is not None and not answer.done():
+            answer.set_exception(AnswerLost(why))
+
+
+class Connections:
+    """The connections of one client to any number of servers.
+
+    Parameters
+    ----------
+    tls
+        For ``https``.
+    timeout
+        Seconds for one request in all.
+    headers
+        Sent with every request.
+    """
+
+    def __init__(self, tls: ssl.SSLContext, timeout: float, headers: Mapping[str, str]) -> None:
+        self._tls, self._timeout = tls, timeout
+        self._headers = {"User-Agent": "labrelay", "Accept": "*/*", **headers}
+        self._idle: defaultdict[tuple[str, str, int], deque[_Connection]] = defaultdict(deque)
+        self._closed = False
+
+    async def request(self, method: str, url: str | yarl.URL, headers: Mapping[str, str], body: bytes) -> Reply:
+        """Send one request and return its whole answer.
+
+        Raises
+        ------
+        NotAUrl, ValueError
+            The address, or a header, cannot be sent; nothing was.
+        NotConnected, NotTrusted
+            Nothing was sent.
+        AnswerLost
+            It may have been received.
+        """
+        place = place_of(url)
+        head = self._head(method, place, headers, len(body))
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._timeout
+        connection = self._take(place, loop.time()) or await self._connect(place)
+        answer = connection.ask(head + body)
+        timer = loop.call_at(deadline, _expire, answer)
+        try:
+            reply = await answer
+        except BaseException:
+            connection.give_up()
+            raise
+        finally:
+            timer.cancel()
+        if connection.usable and not self._closed:
+            connection.idle_since = loop.time()
+            self._idle[place.origin].append(connection)
+        else:
+            connection.transport.close()
+        return reply
+
+    async def close(self) -> None:
+        """Close what is idle, and wait until it is; what is under way closes when it ends."""
+        self._closed = True
+        idle = [connection for each in self._idle.values() for connection in each]
+        self._idle.clear()
+        for connection in idle:
+            connection.transport.close()
+        if idle:
+            await asyncio.wait([connection.gone for connection in idle], timeout=_CLOSE_SECONDS)
+        for connection in idle:
+            connection.transport.abort()
+
+    def _take(self, place: Place, now: float) -> _Connection | None:
+        idle = self._idle[place.origin]
+        while idle:
+            connection = idle.pop()  # the freshest: the others may become old enough to be dropped
+            if connection.usable and now - connection.idle_since < _IDLE_SECONDS:
+                return connection
+            connection.transport.close()
+        return None
+
+    async def _connect(self, place: Place) -> _Connection:
+        scheme, host, port = place.origin
+        context = self._tls if scheme == "https" else None
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(min(_CONNECT_SECONDS, self._timeout)):
+                _, connection = await loop.create_connection(_Connection, host, port, ssl=context)
+        except ssl.SSLCertVerificationError as error:
+            raise NotTrusted(error.verify_message or type(error).__name__) from None
+        except OSError as error:  # of TLS and of time running out, too
+            raise NotConnected(type(error).__name__) from None
+        return connection
+
+    def _head(self, method: str, place: Place, headers: Mapping[str, str], length: int) -> bytes:
+        every = {**self._headers, **headers}
+        if place.authorization is not None:
+            every.setdefault("Authorization", place.authorization)
+        lines = [f"{method} {place.target} HTTP/1.1", f"Host: {place.host_header}", f"Content-Length: {length}"]
+        lines += [f"{name}: {value}" for name, value in every.items()]
+        head = "\r\n".join(lines)
+        if any(sign in value for value in every.values() for sign in _FORBIDDEN):
+            msg = "a header has a line break in it"
+            raise ValueError(msg)
+        return f"{head}\r\n\r\n".encode()
+
+
+def _expire(answer: asyncio.Future[Reply]) -> None:
+    if not answer.done():
+        answer.set_exception(AnswerLost("TimeoutError"))

@@ -1,0 +1,169 @@
+"""What a process takes when it is woken: as many exports as it has places for, the urgent ones before all.
+
+One wake-up collects at a time, so that claims travel together; what it took is delivered while the next one collects.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from labrelay.names import EXPORTS_PER_WAKE_UP
+from labrelay.results import ExportState
+from labrelay_worker.ledger import UNCOUNTED, Claim, Places, Taken, WorkerLedger
+
+#: Seconds between two looks of one wake-up. Exports submitted one by one come in handfuls then, and the first look
+#: that finds nothing ends it; until then producers publish no other.
+_PAUSE = 0.005
+#: Seconds between two looks for urgent exports while every place is taken.
+_FULL_PAUSE = 0.02
+#: A loop that computes for this share of the time is busy: more exports at once would only make each of them slower,
+#: the urgent ones too. A sixth of the places keeps it so; `_NEWEST` is the weight of the latest measurement.
+_BUSY, _NEWEST = 0.6, 0.2
+#: Seconds until a process whose wake-ups all wait for slow exports looks without being woken.
+_LATE_LOOK = 0.25
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one export of a wake-up, for Flower and the log."""
+
+    export_id: str
+    session: str
+    text: str
+    #: As it stands in the ledger now; None: it was not worked on.
+    state: ExportState | None = None
+
+
+@dataclass(frozen=True)
+class Handled:
+    """What became of a wake-up."""
+
+    outcomes: Sequence[Outcome]
+    #: The process shuts down before it did all it should: it goes back to the queue.
+    goes_back: bool = False
+
+
+class Intake:
+    """Takes exports on wake-ups.
+
+    Parameters
+    ----------
+    ledger
+        Where they are claimed.
+    places
+        Exports worked on at once, while that does not keep the loop busy; a tenth more are kept for urgent ones.
+    work
+        Delivers one claimed export.
+    ring
+        Publishes so many wake-ups.
+    stopping
+        Tells whether shutdown has begun.
+    """
+
+    def __init__(
+        self,
+        ledger: WorkerLedger,
+        places: int,
+        work: Callable[[Claim], Coroutine[Any, Any, Outcome]],
+        ring: Callable[[int], Coroutine[Any, Any, None]],
+        stopping: Callable[[], bool],
+    ) -> None:
+        self._ledger, self._work, self._ring, self._stopping = ledger, work, ring, stopping
+        self._places, self._reserve = places, max(1, places // 10)
+        self._busy: set[asyncio.Task[Outcome]] = set()
+        self._looked_at = float("-inf")
+        self._load = 0.0
+        self._measured = 0.0, 0.0
+        self._freed = asyncio.Event()
+        self._turn = asyncio.Lock()
+
+    async def wake(self, named: Sequence[str], *, looks: bool) -> Handled:
+        """Answer a wake-up, and return when none of what it took can go on now.
+
+        Parameters
+        ----------
+        named
+            Exports to claim whatever else is ready.
+        looks
+            Whether it is good for other exports that are ready, too.
+        """
+        async with self._turn:
+            tasks, refused, done = await self._collect(list(named), EXPORTS_PER_WAKE_UP if looks else 0)
+        while running := [task for task in tasks if not task.done()]:
+            await asyncio.wait(running, timeout=_LATE_LOOK)
+            if done and any(not task.done() for task in running):
+                # Every thread of Celery may be waiting like this one, and nobody there to answer another wake-up.
+                tasks += await self._look_late()
+        outcomes = [Outcome(export_id, "", f"nothing to do: {why}") for export_id, why in refused.items()]
+        return Handled([*outcomes, *(task.result() for task in tasks)], goes_back=not done)
+
+    async def _look_late(self) -> list[asyncio.Task[Outcome]]:
+        if self._stopping() or time.monotonic() - self._looked_at < _LATE_LOOK:
+            return []
+        async with self._turn:
+            free, reserve = self._free()
+            if not free + reserve:
+                return []
+            taken = await self._take([], Places(free, reserve, UNCOUNTED))
+        return [self._start(claim) for claim in taken.claims]
+
+    async def _take(self, named: Sequence[str], places: Places) -> Taken:
+        self._looked_at = time.monotonic()
+        return await self._ledger.take(named, places)
+
+    async def _collect(self, named: list[str], left: int) -> tuple[list[asyncio.Task[Outcome]], dict[str, str], bool]:
+        tasks: list[asyncio.Task[Outcome]] = []
+        refused: dict[str, str] = {}
+        while named or left:
+            if self._stopping():
+                return tasks, refused, False
+            free, reserve = self._free()
+            now, named = named[:free], named[free:]
+            if now or (left and free + reserve):
+                taken = await self._take(now, Places(free - len(now), reserve, left))
+                tasks += [self._start(claim) for claim in taken.claims]
+                refused |= taken.refused
+                if left:
+                    left = 0 if taken.used_up else max(1, left - len(taken.claims) - len(taken.refused))
+                if taken.to_ring:
+                    await self._ring(taken.to_ring)
+            if named or left:
+                await self._pause()
+        return tasks, refused, True
+
+    def _free(self) -> tuple[int, int]:
+        """Return the free places, and those for urgent exports beside them."""
+        busy = len(self._busy)
+        places = self._places if self._load < _BUSY else max(1, self._places // 6)
+        return max(0, places - busy), max(0, self._reserve - max(0, busy - self._places))
+
+    def _start(self, claim: Claim) -> asyncio.Task[Outcome]:
+        task = asyncio.create_task(self._work(claim))
+        self._busy.add(task)
+        task.add_done_callback(self._finished)
+        return task
+
+    def _finished(self, task: asyncio.Task[Outcome]) -> None:
+        self._busy.discard(task)
+        self._freed.set()
+
+    async def _pause(self) -> None:
+        if not self._free()[0]:
+            self._freed.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_FULL_PAUSE):
+                    await self._freed.wait()
+        await asyncio.sleep(_PAUSE)
+        self._measure()
+
+    def _measure(self) -> None:
+        # The thread's own computing time: that other processes take the machine is no reason to take on less.
+        (wall, computed), self._measured = self._measured, (time.monotonic(), time.thread_time())
+        passed = self._measured[0] - wall
+        if passed > 0:
+            self._load += _NEWEST * ((self._measured[1] - computed) / passed - self._load)

@@ -1,0 +1,1 @@
+"""Instrument files as arrays with axes, units and pixel sizes."""
