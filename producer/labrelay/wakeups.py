@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -111,7 +112,7 @@ class WakeUps:
             The broker is away; whether the messages arrived is unknown, and the reconciler settles it.
         """
         lone = wakes[0].export_id if len(wakes) == count == 1 and not again else None
-        with self._app.producer_or_acquire() as producer:
+        with _lost_channels_are_outages(), self._app.producer_or_acquire() as producer:
             for _ in range(count):
                 self._app.send_task(
                     TASK_EXPORT,
@@ -126,6 +127,19 @@ class WakeUps:
     def close(self) -> None:
         """Close the connections to the broker."""
         self._app.close()
+
+
+@contextmanager
+def _lost_channels_are_outages() -> Iterator[None]:
+    """Say of a channel that lost its connection what it means; kombu 5.7 stumbles over the None it left there."""
+    try:
+        yield
+    except AttributeError as error:
+        if error.obj is not None:
+            raise
+        from kombu.exceptions import OperationalError  # noqa: PLC0415  `import labrelay` must not load it
+
+        raise OperationalError("the connection to the broker broke while a wake-up was published") from error
 
 
 def _readable(wakes: Sequence[Wake]) -> str:

@@ -139,9 +139,10 @@ def test_what_prometheus_shows_of_a_real_run_is_what_the_ledger_says(lab):
             assert compared is not None, rule["expr"]
             if not compared["value"].startswith("absent("):
                 assert server.query(compared["value"]), rule["alert"]
-        lab.wait_until(
-            lambda: server.alerts() == {"LabrelayDeadLetters", "LabrelayDestinationHeld"}, what="the alerts"
-        )
+        expected = {"LabrelayDeadLetters", "LabrelayDestinationHeld"}
+        lab.wait_until(lambda: expected <= server.alerts(), what="the alerts")
+        # A rate is seen or not by what the first scrapes saw: that of the refusals is high enough to be told.
+        assert server.alerts() - expected <= {"LabrelayDestinationFailing"}
 
 
 @pytest.mark.integration

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from celery import Celery, current_app
+from kombu.exceptions import OperationalError
 
 from labrelay.names import QUEUE_EXPORTS, TASK_EXPORT
 from labrelay.settings import ProducerSettings
@@ -112,6 +113,25 @@ def test_no_secret_is_in_a_message(mailbox: Mailbox) -> None:
     assert SECRET not in json.dumps(message.headers)
     assert SECRET not in json.dumps(message.payload)
     assert "id=1" in message.headers["kwargsrepr"]
+
+
+def broken(*_: Any, **__: Any) -> None:
+    lost: Any = None
+    lost.client  # noqa: B018  what kombu does on a channel whose connection broke under it
+
+
+def test_a_channel_that_lost_its_connection_is_an_outage(mailbox: Mailbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a broker that fails over while a wake-up is published
+    monkeypatch.setattr(mailbox.app, "send_task", broken)
+    # When it is published, then the caller hears of an outage, which it knows how to take
+    with pytest.raises(OperationalError, match="broke while"):
+        mailbox.wake_ups.ring(1, wakes(1))
+
+
+def test_a_programming_error_stays_one(mailbox: Mailbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mailbox.app, "send_task", lambda *_, **__: mailbox.no_such_member)  # type: ignore[attr-defined]
+    with pytest.raises(AttributeError, match="no_such_member"):
+        mailbox.wake_ups.ring(1, wakes(1))
 
 
 def test_only_json_is_spoken() -> None:
