@@ -17,8 +17,8 @@ import redis
 
 from labrelay.errors import BootError
 from labrelay.settings import ProducerSettings
-from labrelay_worker import embedded
-from labrelay_worker.embedded import EmbeddedRedis, find_redis_server, stop_embedded
+from labrelay_worker.embedded import EmbeddedRedis, binary, find_redis_server, stop_embedded
+from labrelay_worker.embedded import server as process
 
 pytestmark = [
     pytest.mark.integration,
@@ -329,7 +329,7 @@ def test_a_socket_folder_prepared_by_somebody_else_is_refused(
     temp = tmp_path / "t"
     temp.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(temp))
-    private = embedded._socket_path(place).parent
+    private = process.socket_path(place).parent
     private.rmdir()
     if trap == "link":
         private.symlink_to(tmp_path)
@@ -364,7 +364,7 @@ def test_without_the_wheel_a_server_on_the_path_is_used(
 
 def test_data_of_a_newer_redis_is_not_opened_by_an_older_one(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "appendonlydir").mkdir(parents=True)
-    monkeypatch.setattr(embedded, "_major_version", lambda server: 6)
+    monkeypatch.setattr(binary, "_major_version", lambda server: 6)
     with pytest.raises(BootError, match="Redis 7 or newer"):
         EmbeddedRedis(folder).start()
 
@@ -404,7 +404,7 @@ def test_a_server_whose_socket_is_gone_is_still_stopped(folder: Path) -> None:
     pid = server_pid(server.start())
     (folder / "redis.sock").unlink()
     monkey = pytest.MonkeyPatch()
-    monkey.setattr(embedded, "_STOP_SECONDS", 0.5)
+    monkey.setattr(process, "STOP_SECONDS", 0.5)
     try:
         server.stop()
     finally:
