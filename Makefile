@@ -83,61 +83,59 @@ bench-scale: $(READY) ## Measure 1, 3 and 1 workers under load, each on a host o
 bench-storage: $(READY) ## Compare disk and zarr with np.save, tifffile, plain zarr and polystore
 	@$(BIN)/python benchmarks/storage/storage.py --polystore install
 
+# $(call renew,FILE,ENVIRONMENT,FILTER): write the versions that are installed below the first two lines of a file.
+renew = { sed -n '1,2p' $(1); $(2)/bin/pip freeze --exclude-editable | grep -vE '^(pip|setuptools)==' | $(3); } > constraints.new \
+	&& mv constraints.new $(1)
+
 constraints: $(READY) ## Renew constraints.txt from what is installed
-	@{ sed -n '1,2p' constraints.txt; $(BIN)/pip freeze --exclude-editable | grep -vE '^(pip|setuptools)=='; } > constraints.new
-	@mv constraints.new constraints.txt
+	@$(call renew,constraints.txt,$(VENV),cat)
 
 constraints-docs: $(DOCS)/.ready ## Renew constraints-docs.txt from what is installed
-	@{ sed -n '1,2p' constraints-docs.txt; $(DOCS)/bin/pip freeze --exclude-editable | grep -vE '^(pip|setuptools)==' | grep -vxFf constraints.txt; } > constraints.new
-	@mv constraints.new constraints-docs.txt
+	@$(call renew,constraints-docs.txt,$(DOCS),grep -vxFf constraints.txt)
 
 constraints-viewers: $(VIEWERS)/.ready ## Renew constraints-viewers.txt from what is installed
-	@{ sed -n '1,2p' constraints-viewers.txt; $(VIEWERS)/bin/pip freeze --exclude-editable | grep -vE '^(pip|setuptools)==' | grep -vxFf constraints.txt; } > constraints.new
-	@mv constraints.new constraints-viewers.txt
+	@$(call renew,constraints-viewers.txt,$(VIEWERS),grep -vxFf constraints.txt)
 
 clean: ## Remove the environment and caches
 	rm -rf $(VENV) $(POLYSTORE) $(NEXUSLIMS) $(VIEWERS) $(DOCS) $(DEPLOY) build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
+# $(call environment,FOLDER,WHAT IS IN IT AND HOW LONG IT TAKES): make a virtual environment with a new pip.
+define environment
+	@echo "labrelay: setting up $(1) ($(2) the first time)"
+	@$(PYTHON) -m venv $(1)
+	@$(1)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+endef
+PIP = -m pip install --quiet --disable-pip-version-check
+
 $(READY): pyproject.toml constraints.txt
-	@echo "labrelay: setting up $(VENV) (about a minute the first time)"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "labrelay needs Python 3.11 or newer; set PYTHON=python3.12")'
-	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[worker,embedded,monitor,otel,zarr]' --group dev
-	@touch $(READY)
+	$(call environment,$(VENV),about a minute)
+	@$(BIN)/python $(PIP) -c constraints.txt -e '.[worker,embedded,monitor,otel,zarr]' --group dev
+	@touch $@
 
 $(POLYSTORE)/.ready: pyproject.toml tests/polystore/constraints.txt
-	@echo "labrelay: setting up $(POLYSTORE) (500 MB, about a minute the first time)"
-	@$(PYTHON) -m venv $(POLYSTORE)
-	@$(POLYSTORE)/bin/python -m pip install --quiet --disable-pip-version-check -c tests/polystore/constraints.txt -e '.[worker]' polystore pytest pytest-timeout
-	@touch $(POLYSTORE)/.ready
+	$(call environment,$(POLYSTORE),500 MB: about a minute)
+	@$(POLYSTORE)/bin/python $(PIP) -c tests/polystore/constraints.txt -e '.[worker]' polystore pytest pytest-timeout
+	@touch $@
 
 # Without its dependencies: of the 136 packages its exporters and its database need those of requirements.txt.
 $(NEXUSLIMS)/.ready: pyproject.toml constraints.txt tests/nexuslims/requirements.txt
-	@echo "labrelay: setting up $(NEXUSLIMS) (about a minute the first time)"
-	@$(PYTHON) -m venv $(NEXUSLIMS)
-	@$(NEXUSLIMS)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade pip
-	@$(NEXUSLIMS)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[worker]' \
-		-c constraints.txt -r tests/nexuslims/requirements.txt
-	@$(NEXUSLIMS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps nexuslims==2.8.0
-	@touch $(NEXUSLIMS)/.ready
+	$(call environment,$(NEXUSLIMS),about a minute)
+	@$(NEXUSLIMS)/bin/python $(PIP) -c constraints.txt -e '.[worker]' -r tests/nexuslims/requirements.txt
+	@$(NEXUSLIMS)/bin/python $(PIP) --no-deps nexuslims==2.8.0
+	@touch $@
 
 $(DOCS)/.ready: pyproject.toml constraints.txt constraints-docs.txt
-	@echo "labrelay: setting up $(DOCS) with Sphinx (half a minute the first time)"
-	@$(PYTHON) -m venv $(DOCS)
-	@$(DOCS)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade pip
-	@$(DOCS)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -c constraints-docs.txt -e '.[worker,zarr]' --group docs
-	@touch $(DOCS)/.ready
+	$(call environment,$(DOCS),Sphinx: half a minute)
+	@$(DOCS)/bin/python $(PIP) -c constraints.txt -c constraints-docs.txt -e '.[worker,zarr]' --group docs
+	@touch $@
 
 $(DEPLOY)/.ready: tests/deploy/requirements.txt
-	@echo "labrelay: setting up $(DEPLOY) with the checkers of deploy/ (half a minute the first time)"
-	@$(PYTHON) -m venv $(DEPLOY)
-	@$(DEPLOY)/bin/python -m pip install --quiet --disable-pip-version-check -r tests/deploy/requirements.txt
-	@touch $(DEPLOY)/.ready
+	$(call environment,$(DEPLOY),the checkers of deploy/: half a minute)
+	@$(DEPLOY)/bin/python $(PIP) -r tests/deploy/requirements.txt
+	@touch $@
 
 $(VIEWERS)/.ready: pyproject.toml constraints.txt constraints-viewers.txt
-	@echo "labrelay: setting up $(VIEWERS) with napari and JPype (some minutes the first time)"
-	@$(PYTHON) -m venv $(VIEWERS)
-	@$(VIEWERS)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade pip
-	@$(VIEWERS)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -c constraints-viewers.txt -e '.[worker,embedded,zarr,napari,imagej]' --group dev
-	@touch $(VIEWERS)/.ready
+	$(call environment,$(VIEWERS),napari and JPype: some minutes)
+	@$(VIEWERS)/bin/python $(PIP) -c constraints.txt -c constraints-viewers.txt -e '.[worker,embedded,zarr,napari,imagej]' --group dev
+	@touch $@
