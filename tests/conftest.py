@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,16 @@ Build = Callable[..., ExportContext]
 
 
 @pytest.fixture(autouse=True)
-def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Hide the machine's LABRELAY_* variables and labrelay.toml, and keep state in the test's own folder."""
     for name in [name for name in os.environ if name.upper().startswith("LABRELAY_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("LABRELAY_HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
+    yield
+    # The process has one registry of backends: an instance left there would serve the next test this one's folder.
+    if "labrelay_worker.backends.registry" in sys.modules:
+        sys.modules["labrelay_worker.backends.registry"].cleanup_all_backends()
 
 
 @pytest.fixture(scope="session")

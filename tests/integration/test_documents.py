@@ -8,7 +8,7 @@ import subprocess
 import sys
 import textwrap
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import pytest
 from signals import counts
 from viewing import noted_viewer
 
-from labrelay_worker.backends.registry import backend_registry, cleanup_all_backends
+from labrelay_worker.backends.registry import backend_registry
 from labrelay_worker.backends.zarr import ZarrBackend
 from labrelay_worker.viewers.places import Place
 
@@ -26,14 +26,6 @@ pytestmark = pytest.mark.integration
 DOCS = Path(__file__).parents[2] / "docs"
 #: Tables of the settings that name backends; the rest belongs to destinations of other kinds.
 _OF_THE_SETTINGS = {"type", "priority", "enabled"}
-
-
-@pytest.fixture(autouse=True)
-def _nothing_cached() -> Iterator[None]:
-    """Let no instance that another test made, for its own folder, serve an example."""
-    cleanup_all_backends()
-    yield
-    cleanup_all_backends()
 
 
 def examples(page: str, language: str) -> list[str]:
