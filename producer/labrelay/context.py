@@ -5,6 +5,7 @@ Field names are those of NexusLIMS's ``ExportContext`` so that its destination c
 
 from __future__ import annotations
 
+import hashlib
 import uuid
 from datetime import datetime
 from functools import lru_cache
@@ -28,6 +29,7 @@ from labrelay.results import ExportResult, Receipt
 
 #: Namespace of export ids; changing it would make every session a new export.
 _EXPORT_IDS = uuid.UUID("6f0d4c36-5c5c-5a7e-9d0f-2f6f5b1c7a10")
+_SHA1_OF_NAMESPACE = hashlib.sha1(_EXPORT_IDS.bytes, usedforsecurity=False)
 
 
 #: What NexusLIMS's ``AcquisitionActivity`` knows beside files and times; kept in ``extra`` under these names.
@@ -41,7 +43,9 @@ class _Wire(BaseModel):
 @lru_cache(maxsize=4096)  # asked for several times in every delivery
 def export_id_of(instrument_pid: str, session_identifier: str) -> str:
     """Return the id of a session's export, whether or not it was submitted."""
-    return str(uuid.uuid5(_EXPORT_IDS, f"{instrument_pid}\n{session_identifier}"))
+    sha1 = _SHA1_OF_NAMESPACE.copy()
+    sha1.update(f"{instrument_pid}\n{session_identifier}".encode())
+    return str(uuid.UUID(bytes=sha1.digest()[:16], version=5))  # `uuid.uuid5`, which hashes the namespace each time
 
 
 class Artifact(_Wire):
@@ -174,15 +178,17 @@ class ExportContext(_Wire):
 
     def with_results(self, results: dict[str, ExportResult]) -> ExportContext:
         """Return the context with what other destinations answered, beside what the submitter knew."""
+        return self.with_fields(previous_results={**self.previous_results, **results})
+
+    def with_fields(self, **fields: Any) -> ExportContext:
+        """Return the context with other values, which are not checked."""
         # What `model_copy` does, without its half of a dozen checks: this is made for every delivery.
-        seen = self.__class__.__new__(self.__class__)
-        object.__setattr__(
-            seen, "__dict__", {**self.__dict__, "previous_results": {**self.previous_results, **results}}
-        )
-        object.__setattr__(seen, "__pydantic_fields_set__", self.__pydantic_fields_set__ | {"previous_results"})
-        object.__setattr__(seen, "__pydantic_extra__", None)
-        object.__setattr__(seen, "__pydantic_private__", dict(self.__pydantic_private__ or {}))
-        return seen
+        changed = self.__class__.__new__(self.__class__)
+        object.__setattr__(changed, "__dict__", {**self.__dict__, **fields})
+        object.__setattr__(changed, "__pydantic_fields_set__", self.__pydantic_fields_set__ | fields.keys())
+        object.__setattr__(changed, "__pydantic_extra__", None)
+        object.__setattr__(changed, "__pydantic_private__", dict(self.__pydantic_private__ or {}))
+        return changed
 
     def get_result(self, destination_name: str) -> ExportResult | None:
         """Return the result of a destination that has run, else None."""

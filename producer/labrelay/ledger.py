@@ -8,12 +8,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from labrelay.errors import LedgerUnavailable, NoSuchExport, NotPermitted
 from labrelay.names import FIELD_EARLIER, Keys
 from labrelay.outages import explain, is_demoted, is_forbidden, is_outage, said
 from labrelay.packed import whole_trail, with_packed
+from labrelay.pipelining import Command, answers_to
 from labrelay.priorities import Priority
 from labrelay.redaction import redact
 from labrelay.replicas import REPLICA_WAIT_MS, require_replicas
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
 WORKER_GONE_MS = 45_000
 #: Rows read in one call: without contexts they are a few kilobytes each. Pages grow: many want the latest few.
 _FIRST_PAGE, _PAGE = 25, 200
-#: Exports in one call of the script: Redis serves nobody else meanwhile, so it must not last longer than a few ms.
-_SUBMITTED_AT_ONCE = 50
+#: Of one call of the script: Redis serves nobody else meanwhile, so it must not last longer than a few ms.
+_SUBMITTED_AT_ONCE, _CHARACTERS_AT_ONCE = 50, 2**20
 #: A reconciler looks every second: what has been due for longer than this shows that none runs.
 _LATE_SECONDS = 10
 
@@ -76,6 +77,18 @@ def connect(settings: ProducerSettings) -> redis.Redis:
         retry=Retry(NoBackoff(), 1, supported_errors=(redis.exceptions.ConnectionError,)),
         health_check_interval=25,
     )
+
+
+def _chunks(entries: Sequence[Entry]) -> Iterator[Sequence[Entry]]:
+    """Yield the entries in handfuls for one call of the script each."""
+    start = size = 0
+    for end, entry in enumerate(entries):
+        size += len(entry.context)
+        if end > start and (end - start == _SUBMITTED_AT_ONCE or size > _CHARACTERS_AT_ONCE):
+            yield entries[start:end]
+            start, size = end, len(entry.context)
+    if entries:
+        yield entries[start:]
 
 
 def _arguments(entry: Entry) -> tuple[str, ...]:
@@ -130,18 +143,23 @@ class Ledger:
         LedgerUnavailable
             Redis is away, frozen or full. Whether the exports arrived is unknown; the same submit again is safe.
         """
-        shared = (self._keys.prefix, "1" if replace else "0", self._grace_ms)
-        groups = [entries[start : start + _SUBMITTED_AT_ONCE] for start in range(0, len(entries), _SUBMITTED_AT_ONCE)]
-        calls = [
-            [*shared, "1" if number == len(groups) else "0", *(part for entry in group for part in _arguments(entry))]
-            for number, group in enumerate(groups, 1)
+        chunks = list(_chunks(entries))
+        calls: list[Command] = [
+            (
+                *("EVALSHA", self._submit.sha, 0, self._keys.prefix, int(replace), self._grace_ms),
+                int(chunk is chunks[-1]),
+                *(part for entry in chunk for part in _arguments(entry)),
+            )
+            for chunk in chunks
         ]
+        if self._replicas:
+            calls.append(("WAIT", self._replicas, REPLICA_WAIT_MS))
         with self.reachable():
-            answers = self._evaluate(self._submit.sha, calls)
+            answers = answers_to(self._redis, calls)
             if any(isinstance(answer, _no_script()) for answer in answers):
                 # Redis was started anew; what it refused did not run, and what it took is a duplicate now.
                 self._redis.script_load(self._submit.script)
-                answers = self._evaluate(self._submit.sha, calls)
+                answers = answers_to(self._redis, calls)
             for answer in answers:
                 if isinstance(answer, Exception):
                     raise answer
@@ -156,15 +174,6 @@ class Ledger:
             # Counted once for all of them, by the last.
             taken[-1] = dataclasses.replace(taken[-1], to_ring=int(answers[-1][0]))
         return taken
-
-    def _evaluate(self, sha: str, calls: Sequence[Sequence[str | int]]) -> list[Any]:
-        """Run a script several times in one round trip (a pipeline of redis-py's scripts takes one more to look)."""
-        with self._redis.pipeline(transaction=False) as pipeline:
-            for arguments in calls:
-                pipeline.evalsha(sha, 0, *arguments)
-            if self._replicas:
-                pipeline.wait(self._replicas, REPLICA_WAIT_MS)
-            return list(pipeline.execute(raise_on_error=False))
 
     def cancel(self, export_id: str) -> str:
         """Cancel an export; answers ``cancelled``, ``cancelling`` or the final state it already had."""

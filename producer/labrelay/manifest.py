@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import mimetypes
 import os
 import stat
@@ -11,16 +10,17 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePath, PureWindowsPath
-from typing import Any, Literal
-
-from pydantic_core import PydanticSerializationError
+from typing import Literal
 
 from labrelay.context import Activity, Artifact, ExportContext
+from labrelay.digests import digest
 from labrelay.errors import InvalidInput, StillBeingWritten
 from labrelay.settings import ProducerSettings
 
 #: Bytes up to which a file is read in one piece to hash it, at a third of the cost of reading it piece by piece.
 _READ_WHOLE = 2**20
+#: Windows would translate line ends otherwise.
+_READ_ONLY = os.O_RDONLY | getattr(os, "O_BINARY", 0)
 
 
 @dataclass(frozen=True)
@@ -66,31 +66,24 @@ def make_manifest(context: ExportContext, settings: ProducerSettings) -> Manifes
     record = _Named("xml_file_path", context.xml_file_path, "raw")
     for named in [record, *files]:
         _refuse_outside(named, settings.data_roots)
-    looked_at = _stat_settled([record, *files], settings.settle_seconds)
-    hashes = {
-        named.path: _sha256(named, looked_at[named.path])
-        for named in [record, *files]
-        if named is record or looked_at[named.path].st_size <= settings.hash_limit
-    }
+    of_record, *of_files = _stat_settled([record, *files], settings.settle_seconds)
     described = {artifact.path: artifact for artifact in context.artifacts}
     artifacts = tuple(
         _artifact(
             named,
             described.get(named.path, Artifact(path=named.path)),
-            looked_at[named.path],
-            hashes.get(named.path),
+            seen,
+            _sha256(named, seen) if seen.st_size <= settings.hash_limit else None,
             settings.path_map,
         )
-        for named in files
+        for named, seen in zip(files, of_files, strict=True)
     )
-    completed = context.model_copy(
-        update={
-            "xml_file_path": map_path(record.path, settings.path_map),
-            "xml_size": looked_at[record.path].st_size,
-            "xml_sha256": hashes[record.path],
-            "artifacts": artifacts,
-            "activities": tuple(_map_activity(a, settings.path_map, left_out) for a in context.activities),
-        }
+    completed = context.with_fields(
+        xml_file_path=map_path(record.path, settings.path_map),
+        xml_size=of_record.st_size,
+        xml_sha256=_sha256(record, of_record),
+        artifacts=artifacts,
+        activities=tuple(_map_activity(a, settings.path_map, left_out) for a in context.activities),
     )
     return Manifest(completed, digest(completed), tuple(warnings), completed.to_json())
 
@@ -98,20 +91,6 @@ def make_manifest(context: ExportContext, settings: ProducerSettings) -> Manifes
 def paths_of(context: ExportContext) -> list[Path]:
     """Return the record and every file that a context names, each once, as the producer spells them."""
     return [context.xml_file_path, *(named.path for named in _named_files(context))]
-
-
-def digest(context: ExportContext) -> str:
-    """Return the sha256 of everything that is to be exported; earlier results are not part of it."""
-    # Not the media types: they are guessed, and another machine may guess otherwise.
-    excluded: dict[str, Any] = {"previous_results": True, "artifacts": {"__all__": {"media_type"}}}
-    try:
-        content = context.model_dump(mode="json", by_alias=True, exclude=excluded)
-    except PydanticSerializationError as error:
-        raise InvalidInput(
-            "metadata", f"holds what JSON cannot ({error})", "Give numbers, texts, lists and dictionaries"
-        ) from None
-    text = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def map_path(path: Path, path_map: dict[str, str]) -> Path:
@@ -122,7 +101,7 @@ def map_path(path: Path, path_map: dict[str, str]) -> Path:
     >>> str(map_path(Path("/mnt/titan/a.dm3"), {"/mnt/titan": "/srv/titan"}))
     '/srv/titan/a.dm3'
     """
-    mapped = _mapped_text(str(path), path_map)
+    mapped = _mapped_text(str(path), path_map) if path_map else None
     return path if mapped is None else Path(mapped)
 
 
@@ -210,15 +189,15 @@ def is_under(path: Path, roots: Iterable[Path]) -> bool:
     return any(real.is_relative_to(root.resolve()) for root in roots)
 
 
-def _stat_settled(files: list[_Named], settle_seconds: float) -> dict[Path, os.stat_result]:
-    first = {named.path: _stat(named) for named in files}
-    newest = max(seen.st_mtime for seen in first.values())
+def _stat_settled(files: list[_Named], settle_seconds: float) -> list[os.stat_result]:
+    first = [_stat(named) for named in files]
+    newest = max(seen.st_mtime for seen in first)
     fresh_for = settle_seconds - (time.time() - newest)
     if fresh_for <= 0:
         return first
     time.sleep(min(fresh_for, settle_seconds))
-    for named in files:
-        _refuse_moved(named, first[named.path], _stat(named))
+    for named, seen in zip(files, first, strict=True):
+        _refuse_moved(named, seen, _stat(named))
     return first
 
 
@@ -246,13 +225,21 @@ def _refuse_moved(named: _Named, before: os.stat_result, after: os.stat_result) 
 
 def _sha256(named: _Named, before: os.stat_result) -> str:
     try:
-        # Unbuffered: records are read whole, and for the others `file_digest` has a buffer of its own.
-        with named.path.open("rb", buffering=0) as file:
-            if before.st_size <= _READ_WHOLE:
-                result = hashlib.sha256(file.readall()).hexdigest()
-            else:
+        if before.st_size <= _READ_WHOLE:
+            result = hashlib.sha256(_read(named.path, before.st_size)).hexdigest()
+        else:
+            with named.path.open("rb", buffering=0) as file:  # `file_digest` has a buffer of its own
                 result = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise InvalidInput(named.field, f"{named.path}: {error.strerror}", "Make it readable") from None
     _refuse_moved(named, before, _stat(named))
     return result
+
+
+def _read(path: Path, size: int) -> bytes:
+    """Return a small file's content; a file object would cost three times as much."""
+    descriptor = os.open(path, _READ_ONLY)
+    try:
+        return b"".join(iter(lambda: os.read(descriptor, size + 1), b""))
+    finally:
+        os.close(descriptor)

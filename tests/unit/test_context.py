@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from labrelay.context import ExportContext
+from labrelay.digests import digest
 from labrelay.errors import InvalidInput
-from labrelay.manifest import digest
 from labrelay.results import ExportResult, Receipt, utc_now
 from labrelay.schema import FILE, schema_text
 

@@ -860,7 +860,7 @@ def test_a_producer_is_told_when_redis_is_full(
     def refuse(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(type(desk.redis.pipeline()), "execute", refuse)
+    monkeypatch.setattr(desk.redis.connection_pool.connection_class, "read_response", refuse)
     # When an export is submitted, then the text says what to do
     with pytest.raises(LedgerUnavailable, match="free memory or raise maxmemory"):
         desk.submit()
@@ -871,7 +871,7 @@ def test_a_producer_is_told_when_redis_was_made_a_replica(desk: Desk, monkeypatc
     def refuse(*_: object, **__: object) -> None:
         raise ReadOnlyError("You can't write against a read only replica.")
 
-    monkeypatch.setattr(type(desk.redis.pipeline()), "execute", refuse)
+    monkeypatch.setattr(desk.redis.connection_pool.connection_class, "read_response", refuse)
     # When an export is submitted, then the text says what happened, and the next one is sent over a new connection
     dropped: list[bool] = []
     monkeypatch.setattr(desk.redis.connection_pool, "disconnect", lambda **_: dropped.append(True))

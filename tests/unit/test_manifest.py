@@ -12,8 +12,9 @@ import pytest
 
 from labrelay import manifest as manifest_module
 from labrelay.context import ExportContext
+from labrelay.digests import digest
 from labrelay.errors import InvalidInput, StillBeingWritten
-from labrelay.manifest import Manifest, digest, make_manifest, map_path
+from labrelay.manifest import Manifest, make_manifest, map_path
 from labrelay.results import ExportResult
 from labrelay.settings import ProducerSettings
 
@@ -149,7 +150,7 @@ def test_an_unreadable_file_is_refused_with_the_reason(make_session: Build, monk
         raise PermissionError(13, "Permission denied", str(path))
 
     context = make_session()
-    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr(os, "open", refuse)
     # When it is looked at, then the cure is named
     error = refused(context)
     assert "Permission denied" in error.problem
