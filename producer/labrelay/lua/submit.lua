@@ -6,13 +6,10 @@ local replace, grace, rings = ARGV[2] == '1', tonumber(ARGV[3]), ARGV[4] == '1'
 local now = now_ms()
 
 -- Everything that lies in one key is asked for, and written, once for all exports: commands are what costs.
-local any_known, archived, sessions = false, {}, {}
+local archived, sessions = {}, {}
 if #ARGV > 4 then
-  local ids, rows, named = {}, {}, {}
-  for i = 5, #ARGV, 9 do
-    ids[#ids + 1], rows[#rows + 1], named[#named + 1] = ARGV[i], row_key(ARGV[i]), ARGV[i + 5]
-  end
-  any_known = redis.call('EXISTS', unpack(rows)) > 0
+  local ids, named = {}, {}
+  for i = 5, #ARGV, 9 do ids[#ids + 1], named[#named + 1] = ARGV[i], ARGV[i + 5] end
   for i, found in ipairs(redis.call('HMGET', prefix .. 'archived', unpack(ids))) do archived[ids[i]] = found end
   for i, found in ipairs(redis.call('HMGET', prefix .. 'sessions', unpack(named))) do sessions[named[i]] = found end
 end
@@ -21,7 +18,7 @@ end
 local queued, due, of_sessions, ready = {}, {}, {}, {}
 local now_text, due_text = text(now), text(now + grace)
 local line_of_trail = now_text .. ' {"event":"accepted","detail":"revision 1"}'
-local accepted, seen = {'accepted', 'queued', 1, ''}, {}
+local accepted = {'accepted', 'queued', 1, ''}
 
 local function write_indexes()
   if #queued == 0 then return end
@@ -68,12 +65,9 @@ local function hasten(id, from, to)
 end
 
 local function submit(id, digest, context, strategy, destinations, session, instrument, priority, traceparent)
-  local key, old = row_key(id), {}
-  if any_known or seen[id] then
-    old = redis.call('HMGET', key, 'state', 'digest', 'strategy', 'destinations', 'revision', 'lease_until', 'not_before',
-      'priority')
-  end
-  seen[id] = true
+  local key = row_key(id)
+  local old = redis.call('HMGET', key, 'state', 'digest', 'strategy', 'destinations', 'revision', 'lease_until',
+    'not_before', 'priority')
   local tombstone = not old[1] and archived[id]
   if tombstone then
     tombstone = cjson.decode(tombstone)
