@@ -1,8 +1,8 @@
 """How an array is cut: order of axes, pyramid levels, chunks and shards. Pure.
 
 A chunk is what one read decodes, a shard is one file. Chunks never hold more than one plane, so reading a plane
-decodes that plane; a shard holds as many planes as fit into `SHARD_BYTES`, or a band of rows of a plane that is
-larger than that, so that a writer needs the memory of one shard.
+decodes that plane, and a large plane is cut into bands of whole rows. A shard holds as many planes as fit into
+`SHARD_BYTES`, or a band of rows of a plane that is larger than that, so that a writer needs the memory of one shard.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from labrelay_worker.reading.signal import Axis, Signal
 
 SHARD_BYTES = 64 << 20
+#: A chunk in a shard is at most this large, so that a large plane is several, which are decoded side by side.
+CHUNK_BYTES = 2 << 20
 #: Levels are added until neither side of a plane is longer.
 SMALLEST_SIDE = 512
 _RANK = {"time": 0, "channel": 1, "other": 1, "space": 2}
@@ -53,7 +55,9 @@ class Layout:
     levels: tuple[Level, ...]
 
 
-def lay_out(signal: Signal, *, chunk: int = 2048, levels: int | None = None) -> Layout:
+def lay_out(
+    signal: Signal, *, chunk: int = 2048, levels: int | None = None, chunk_bytes: int | None = CHUNK_BYTES
+) -> Layout:
     """Return how a signal is stored.
 
     Parameters
@@ -64,6 +68,8 @@ def lay_out(signal: Signal, *, chunk: int = 2048, levels: int | None = None) -> 
         Longest side of a chunk in pixels, a power of two.
     levels
         Most resolutions; None: until a plane is at most `SMALLEST_SIDE` pixels.
+    chunk_bytes
+        Most bytes of a chunk, as far as rows can be divided; None: as many as its sides make.
     """
     is_image = signal.is_image
     order = _order(signal.axes) if is_image else tuple(range(len(signal.axes)))
@@ -71,7 +77,7 @@ def lay_out(signal: Signal, *, chunk: int = 2048, levels: int | None = None) -> 
     axes = tuple(signal.axes[index] for index in order)
     count = _count(shape, levels) if is_image else 1
     itemsize = int(signal.data.dtype.itemsize)
-    return Layout(axes, order, is_image, tuple(_levels(shape, itemsize, chunk, count)))
+    return Layout(axes, order, is_image, tuple(_levels(shape, itemsize, chunk, count, chunk_bytes)))
 
 
 def _order(axes: Sequence[Axis]) -> Shape:
@@ -88,7 +94,7 @@ def _count(shape: Shape, most: int | None) -> int:
     return max(1, min(needed, possible, most or needed))
 
 
-def _levels(shape: Shape, itemsize: int, chunk: int, count: int) -> list[Level]:
+def _levels(shape: Shape, itemsize: int, chunk: int, count: int, chunk_bytes: int | None) -> list[Level]:
     if len(shape) == 1:
         side = min(shape[0], SHARD_BYTES // itemsize)
         return [Level(shape, (side,), (side,))]
@@ -99,12 +105,13 @@ def _levels(shape: Shape, itemsize: int, chunk: int, count: int) -> list[Level]:
     band = None
     if plane > SHARD_BYTES and height > chunk:
         # Powers of two, so that every level is cut at the same rows.
-        band = chunk * 2 ** max(0, int(math.log2(max(1, SHARD_BYTES // (chunk * width * itemsize)))))
+        band = chunk * _power_below(SHARD_BYTES // (chunk * width * itemsize))
     result = []
     for level in range(count):
         rows, columns = height >> level, width >> level
-        high = min(chunk, band >> level) if band else _even(rows, chunk)
         wide = _even(columns, chunk)
+        tall = chunk if chunk_bytes is None else min(chunk, _power_below(chunk_bytes // (wide * itemsize)))
+        high = min(tall, band >> level) if band else _even(rows, tall)
         shard = (band >> level) if band else high * math.ceil(rows / high)
         result.append(
             Level(
@@ -119,3 +126,8 @@ def _levels(shape: Shape, itemsize: int, chunk: int, count: int) -> list[Level]:
 def _even(size: int, most: int) -> int:
     """Return the side of equal chunks: 2672 pixels are two of 1336, not one of 2048 and a mostly empty one."""
     return math.ceil(size / math.ceil(size / most))
+
+
+def _power_below(number: int) -> int:
+    """Return the largest power of two that is not more than a number, at least 1."""
+    return 1 << max(1, number).bit_length() - 1

@@ -3,34 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from labrelay_worker.backends.base import Corrupt, Unsupported
-from labrelay_worker.backends.ngff.codecs import (
-    CODECS,
-    Buffer,
-    Codec,
-    decode_into,
-    grid,
-    index_size,
-    locate,
-    number_in,
-    region,
-)
+from labrelay_worker.backends.base import Unsupported
 from labrelay_worker.backends.ngff.images import Images, own_attributes
-from labrelay_worker.backends.ngff.layout import Level
+from labrelay_worker.backends.ngff.sharded import ShardedArray, sharding_of
 from labrelay_worker.reading.signal import Axis, Signal
-
-_DECODERS = {codec.cname: codec for codec in CODECS.values()}  # Blosc says itself how a chunk was shuffled
-
-
-@dataclass(frozen=True)
-class _Sharded:
-    level: Level
-    dtype: str
-    codec: Codec
 
 
 class StoredImage:
@@ -52,7 +30,6 @@ class StoredImage:
         self._root = root
         self._first = self._first_array()
         self._sharded = self._understand()
-        self._indices: dict[str, bytes] = {}
 
     @property
     def data(self) -> Any:
@@ -90,14 +67,14 @@ class StoredImage:
 
         if self._sharded is None:
             return np.asarray(self.data[index])
-        shape = self._sharded.level.shape
+        shape = self._sharded.shape
         if len(index) != len(shape) - 2 or any(
             not -size <= at < size for at, size in zip(index, shape, strict=False)
         ):
             msg = f"{self._address}: there is no plane {index} in an image of shape {shape}"
             raise IndexError(msg)
-        out = np.empty(shape[-2:], self._sharded.dtype)
-        self._fill(out, [at % size for at, size in zip(index, shape, strict=False)], self._sharded)
+        out = self._sharded.empty(shape[-2:])
+        self._sharded.fill(out, [at % size for at, size in zip(index, shape, strict=False)])
         return out
 
     def whole(self) -> Any:
@@ -106,53 +83,10 @@ class StoredImage:
 
         if self._sharded is None:
             return np.asarray(self.data[...])
-        shape = self._sharded.level.shape
-        out = np.empty(shape, self._sharded.dtype)
-        for index in np.ndindex(*shape[:-2]):
-            self._fill(out[index], index, self._sharded)
+        out = self._sharded.empty(self._sharded.shape)
+        for index in np.ndindex(*out.shape[:-2]):
+            self._sharded.fill(out[index], index)
         return out
-
-    def _fill(self, out: Any, index: Sequence[int], sharded: _Sharded) -> None:
-        import numpy as np  # noqa: PLC0415
-
-        level = sharded.level
-        counts = [full // part for full, part in zip(level.shard, level.chunk, strict=True)]
-        outer = [divmod(at, full) for at, full in zip(index, level.shard, strict=False)]
-        for y, x in grid(out.shape, level.shard[-2:]):
-            key = f"{self._first}/c/{'/'.join(map(str, [*(at for at, _ in outer), y, x]))}"
-            part = out[region((y, x), level.shard[-2:], out.shape)]
-            cells = list(grid(part.shape, level.chunk[-2:]))
-            numbers = [number_in([*(inner for _, inner in outer), *cell], counts) for cell in cells]
-            for cell, content in zip(cells, self._chunks(key, numbers, counts), strict=True):
-                target = part[region(cell, level.chunk[-2:], part.shape)]
-                exact = target.shape == level.chunk[-2:] and target.flags.c_contiguous
-                chunk = target if exact else np.empty(level.chunk[-2:], sharded.dtype)
-                if content is None:
-                    chunk[...] = 0
-                else:
-                    self._decode(content, chunk, sharded.codec)
-                if not exact:
-                    target[...] = chunk[: target.shape[0], : target.shape[1]]
-
-    def _chunks(self, key: str, numbers: Sequence[int], counts: Sequence[int]) -> list[Buffer | None]:
-        index = self._indices.get(key)
-        if index is None:
-            length = index_size(int(_product(counts)))
-            index = self._indices[key] = self._images.read(self._address, key, [(-length, length)])[0]
-        try:
-            spans = [locate(index, number) for number in numbers]
-        except ValueError as error:
-            msg = f"{self._address}: {key}: {error}"
-            raise Corrupt(msg) from error
-        found = iter(self._images.read(self._address, key, [span for span in spans if span is not None]))
-        return [None if span is None else next(found) for span in spans]
-
-    def _decode(self, content: Buffer, chunk: Any, codec: Codec) -> None:
-        try:
-            decode_into(content, chunk, codec)
-        except (RuntimeError, ValueError) as error:
-            msg = f"{self._address}: a chunk cannot be decoded ({error})"
-            raise Corrupt(msg) from error
 
     def _first_array(self) -> str:
         if self._own:
@@ -167,29 +101,13 @@ class StoredImage:
             msg = f"{self._address}: this is no OME-Zarr image ({error!r})"
             raise Unsupported(msg) from error
 
-    def _understand(self) -> _Sharded | None:
-        """Return how to read planes without zarr, which takes twice as long; None: let zarr read them."""
+    def _understand(self) -> ShardedArray | None:
+        """Return what reads planes without zarr; None: let zarr read them."""
         if not self._own:
             return None
         try:
-            document = json.loads(self._images.read(self._address, f"{self._first}/zarr.json")[0])
-            sharding = document["codecs"][0]["configuration"]
-            packed = sharding["codecs"][1]["configuration"]["cname"] if len(sharding["codecs"]) > 1 else ""
-            level = Level(
-                tuple(document["shape"]),
-                tuple(sharding["chunk_shape"]),
-                tuple(document["chunk_grid"]["configuration"]["chunk_shape"]),
-            )
-        except (FileNotFoundError, ValueError, KeyError, IndexError):
+            document = self._images.read(self._address, f"{self._first}/zarr.json")[0]
+        except FileNotFoundError:
             return None
-        planar = len(level.shape) > 1 and all(side == 1 for side in level.chunk[:-2])
-        return (
-            _Sharded(level, f"{document['data_type']}", _DECODERS[packed]) if planar and packed in _DECODERS else None
-        )
-
-
-def _product(counts: Sequence[int]) -> int:
-    result = 1
-    for count in counts:
-        result *= count
-    return result
+        sharding = sharding_of(document)
+        return None if sharding is None else ShardedArray(self._images, self._address, self._first, sharding)

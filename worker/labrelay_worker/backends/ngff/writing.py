@@ -14,7 +14,7 @@ from typing import Any
 from labrelay_worker.backends.base import Unsupported
 from labrelay_worker.backends.files import CHUNK
 from labrelay_worker.backends.ngff.codecs import Buffer, Codec, encode_chunks, encode_shard, grid, region
-from labrelay_worker.backends.ngff.layout import Layout, lay_out
+from labrelay_worker.backends.ngff.layout import CHUNK_BYTES, Layout, lay_out
 from labrelay_worker.backends.ngff.metadata import (
     Version,
     array_document,
@@ -74,7 +74,9 @@ class ImageContent:
             msg = f"{signal.name or 'the array'}: an array of shape {signal.shape} holds nothing to store"
             raise Unsupported(msg)
         self._signal, self._recipe = signal, recipe
-        self._layout: Layout = lay_out(signal, chunk=recipe.chunk, levels=recipe.levels)
+        # A chunk of version 0.4 is a file of its own: cutting planes into bands would make many small ones.
+        chunk_bytes = CHUNK_BYTES if recipe.version == "0.5" else None
+        self._layout: Layout = lay_out(signal, chunk=recipe.chunk, levels=recipe.levels, chunk_bytes=chunk_bytes)
         self._dtype = signal.data.dtype.newbyteorder("<")
         self._paths = [f"{generation}{number}" for number in range(len(self._layout.levels))]
         self._ranges = Ranges(self._layout.axes)
