@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TypeVar
 
 from redis.asyncio import Redis
@@ -57,7 +57,9 @@ class AdmittedHost:
         self._host, self._board, self._limiter = host, board, limiter
         self._name, self._limits = host.info.name, host.limits
         self._answers = False
-        self._gate = Gate(min(places, host.places or places), self._risk, patience=PATIENCE)
+        self._gate = Gate(
+            min(places, host.places or places), self._risk, patience=PATIENCE, require_open=self._require_open
+        )
 
     @property
     def info(self) -> DestinationInfo:
@@ -78,8 +80,7 @@ class AdmittedHost:
         """Return why it takes nothing now."""
         return self._board.held(self._name)
 
-    @asynccontextmanager
-    async def slot(self, priority: Priority = Priority.NORMAL) -> AsyncIterator[None]:
+    def slot(self, priority: Priority = Priority.NORMAL) -> AbstractAsyncContextManager[None]:
         """Hold a place in the process and at its account.
 
         Raises
@@ -89,16 +90,21 @@ class AdmittedHost:
         RateLimited
             No place within a short wait; ``retry_after`` says when to come again.
         """
-        async with self._gate.place(priority.rank):
+        if self._limits or self._host.places is not None:
+            return self._limited_slot(priority)
+        return self._gate.place(priority.rank)
+
+    @asynccontextmanager
+    async def _limited_slot(self, priority: Priority) -> AsyncIterator[None]:
+        # The account's limits come last: a time reserved there must be used when it comes.
+        urgent = priority is Priority.URGENT
+        async with (
+            self._gate.place(priority.rank),
+            self._host.slot(),
+            self._limiter.call(self._name, self._limits, overtakes=urgent),
+        ):
             self._require_open()
-            if not self._limits and self._host.places is None:
-                yield
-                return
-            # The account's limits come last: a time reserved there must be used when it comes.
-            urgent = priority is Priority.URGENT
-            async with self._host.slot(), self._limiter.call(self._name, self._limits, overtakes=urgent):
-                self._require_open()
-                yield
+            yield
 
     async def export(self, context: ExportContext, *, attempt: int) -> Receipt:
         """Send the record, and tell the breaker how it went."""
@@ -147,7 +153,8 @@ class AdmittedHost:
                 self._answers = False
             raise
         self._answers = True
-        await self._report(Succeeded(began))
+        if not self._board.is_untroubled(self._name):
+            await self._report(Succeeded(began))
         self._gate.let_in()
         return answer
 

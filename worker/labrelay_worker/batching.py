@@ -24,12 +24,15 @@ _Line = tuple[str, tuple[str | int, ...]]
 Late = Callable[[], Sequence[str | int]]
 
 
-class _Call:
-    __slots__ = ("answer", "arguments", "late", "script")
+#: Told what a call answered, or what it failed with.
+Then = Callable[[Any], None]
 
-    def __init__(self, script: str, arguments: tuple[str | int, ...], late: Late | None) -> None:
-        self.script, self.arguments, self.late = script, arguments, late
-        self.answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+class _Call:
+    __slots__ = ("arguments", "late", "script", "then")
+
+    def __init__(self, script: str, arguments: tuple[str | int, ...], late: Late | None, then: Then) -> None:
+        self.script, self.arguments, self.late, self.then = script, arguments, late, then
 
     def seal(self) -> None:
         if self.late is not None:
@@ -55,12 +58,7 @@ class _Bundle:
         alone = self.shared is None or isinstance(answer, Exception)
         answers = [answer] * len(self.calls) if alone else answer
         for call, own in zip(self.calls, answers, strict=True):
-            if call.answer.done():
-                continue
-            if isinstance(own, Exception):
-                call.answer.set_exception(own)
-            else:
-                call.answer.set_result(own)
+            call.then(own)
 
 
 class ScriptGroups:
@@ -113,11 +111,30 @@ class ScriptGroups:
         redis.exceptions.RedisError
             Of this call alone, or of the connection for every call of the group.
         """
-        call = _Call(script, arguments, late)
-        self._waiting.append(call)
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+        def then(found: Any) -> None:
+            if answer.done():
+                return  # nobody waits any more
+            if isinstance(found, Exception):
+                answer.set_exception(found)
+            else:
+                answer.set_result(found)
+
+        self.begin(script, *arguments, late=late, then=then)
+        return await answer
+
+    def begin(self, script: str, *arguments: str | int, late: Late | None = None, then: Then) -> None:
+        """Run one script for somebody who is told instead of waiting; see `run`.
+
+        Parameters
+        ----------
+        then
+            Given the answer, or the exception; it must not raise.
+        """
+        self._waiting.append(_Call(script, arguments, late, then))
         if self._flusher is None or self._flusher.done():
             self._flusher = asyncio.create_task(self._flush())
-        return await call.answer
 
     async def _flush(self) -> None:
         while self._waiting:

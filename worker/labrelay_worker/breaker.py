@@ -59,6 +59,11 @@ class Breaker(BaseModel):
         """Whether deliveries wait."""
         return self.state in (BreakerState.OPEN, BreakerState.PROBING)
 
+    @property
+    def has_nothing_to_forget(self) -> bool:
+        """Whether a success changes nothing."""
+        return self.state is BreakerState.CLOSED and not self.failures
+
     def waits_for_probe(self, now: float) -> bool:
         """Return whether somebody should probe now: its time has come, or whoever probed fell silent."""
         return self.holds and now >= self.until
@@ -151,8 +156,7 @@ def _after_failure(before: Breaker, event: Failed, now: float, policy: BreakerPo
 
 
 def _after_success(before: Breaker, event: Succeeded, now: float) -> Breaker:
-    nothing_to_forget = before.state is BreakerState.CLOSED and not before.failures
-    return before if nothing_to_forget or event.began < before.changed else Breaker(changed=now)
+    return before if before.has_nothing_to_forget or event.began < before.changed else Breaker(changed=now)
 
 
 def _after_offer(before: Breaker, event: ProbeWanted, now: float, policy: BreakerPolicy) -> Breaker:

@@ -16,7 +16,7 @@ from labrelay.results import Delivery, DeliveryState, ExportState, Receipt
 from labrelay.rows import Row, by_destination, destinations_of, from_ms
 from labrelay.strategies import Strategy
 from labrelay_worker.ledger import Claim, Step, WorkerLedger
-from labrelay_worker.writing import Writes
+from labrelay_worker.writing import Then, Writes
 
 
 class LedgerJob:
@@ -170,13 +170,16 @@ class LedgerJob:
     async def _commit(self, *steps: Step) -> str:
         return await self._writes.begin(*steps)
 
-    async def _write(self, steps: Callable[[], Sequence[Step]]) -> str:
-        answer = await self._ledger.commit(self.export_id, self.token, steps)
-        if answer in ("lost", "confirmed"):
-            self.lose()
-            raise LeaseLost
-        self.cancel_requested |= answer == "cancel"
-        return answer
+    def _write(self, steps: Callable[[], Sequence[Step]], then: Then) -> None:
+        def answered(answer: str | BaseException) -> None:
+            if answer in ("lost", "confirmed"):
+                self.lose()
+                then(LeaseLost())
+                return
+            self.cancel_requested |= answer == "cancel"
+            then(answer)
+
+        self._ledger.begin_commit(self.export_id, self.token, steps, answered)
 
     def _note(self, event: str, name: str | None, detail: str) -> Step:
         entry = {"event": str(event), "worker": self._ledger.owner, "destination": name, "detail": detail}

@@ -6,7 +6,6 @@ intent, is called, and its receipt is written at once; when nothing moves any mo
 
 from __future__ import annotations
 
-import asyncio
 import random
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -21,6 +20,7 @@ from labrelay.strategies import Strategy, Verdict, not_needed, verdict
 from labrelay_worker.linking import after_failed_link, missing_links
 from labrelay_worker.planning import Hold, NextSteps, next_steps, onlookers
 from labrelay_worker.retrying import RetryPolicy, after_failure
+from labrelay_worker.sidebyside import SideBySide
 
 
 class Job(Protocol):
@@ -123,7 +123,7 @@ async def run_export(job: Job, hosts: Mapping[str, Host], policy: Policy, stoppi
     """
     ordered = [host.info for host in hosts.values()]
     linkable = {name for name, host in hosts.items() if host.can_link}
-    sending: dict[asyncio.Task[None], str] = {}
+    sending = SideBySide()
     try:
         while True:
             steps = next_steps(
@@ -137,26 +137,12 @@ async def run_export(job: Job, hosts: Mapping[str, Host], policy: Policy, stoppi
                     for name in names:
                         before = job.deliveries[name]
                         job.deliveries[name] = before.with_values(state=DeliveryState.SENDING)
-                        sending[asyncio.create_task(step(job, hosts[name], before, policy))] = name
+                        sending.add(step(job, hosts[name], before, policy))
             if not sending:
                 return await _settle(job, steps, policy, onlookers(ordered))
-            for task in await _first_done(sending):
-                del sending[task]
-                task.result()
+            await sending.one_ended()
     finally:
-        for task in sending:
-            task.cancel()
-        await asyncio.gather(*sending, return_exceptions=True)
-
-
-async def _first_done(tasks: Collection[asyncio.Task[None]]) -> Collection[asyncio.Task[None]]:
-    if len(tasks) > 1:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        return done
-    # The usual case, at a fraction of what `wait` costs.
-    (task,) = tasks
-    await task
-    return [task]
+        await sending.stop()
 
 
 async def _deliver(job: Job, host: Host, before: Delivery, policy: Policy) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict, deque
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 
 from labrelay.errors import RateLimited
 
@@ -32,16 +32,25 @@ class Gate:
         How many calls of unknown end may be young at once; None: the destination answers, so any number.
     patience
         Seconds somebody waits for a place while others come free.
+    require_open
+        Asked of everybody who comes in; what it raises gives the place back.
     """
 
-    def __init__(self, places: int, risk: Callable[[], int | None], *, patience: float) -> None:
+    def __init__(
+        self,
+        places: int,
+        risk: Callable[[], int | None],
+        *,
+        patience: float,
+        require_open: Callable[[], None] = lambda: None,
+    ) -> None:
         self._places, self._risk, self._patience = places, risk, patience
+        self._require_open = require_open
         self._running: dict[object, float] = {}
         self._moved = self._next_turn = 0.0
         self._waiting: defaultdict[int, deque[asyncio.Future[None]]] = defaultdict(deque)
 
-    @asynccontextmanager
-    async def place(self, rank: int = 0) -> AsyncIterator[None]:
+    def place(self, rank: int = 0) -> AbstractAsyncContextManager[None]:
         """Hold a place; of those who wait, the lowest rank comes first.
 
         Raises
@@ -49,13 +58,25 @@ class Gate:
         RateLimited
             None came free in time; nothing was tried.
         """
-        me = object()
-        await self._enter(me, rank)
+        return _Place(self, rank)
+
+    async def enter(self, who: object, rank: int) -> None:
+        """Take a place, waiting for one if need be; `place` gives it back by itself."""
+        if not self._has_waiting() and self._is_free():
+            self._take(who)
+        else:
+            await self._wait(who, rank)
         try:
-            yield
-        finally:
-            del self._running[me]
-            self._moved = asyncio.get_running_loop().time()
+            self._require_open()
+        except BaseException:
+            self.leave(who)
+            raise
+
+    def leave(self, who: object) -> None:
+        """Give a place back."""
+        del self._running[who]
+        self._moved = asyncio.get_running_loop().time()
+        if self._waiting:
             self.let_in()
 
     def let_in(self) -> None:
@@ -66,11 +87,13 @@ class Gate:
                 # The place is taken before the waiting task runs, else one free place would be given to many.
                 self._take(entering)
                 entering.set_result(None)
+        if not ranks:
+            self._waiting.clear()
 
-    async def _enter(self, me: object, rank: int) -> None:
-        if not any(self._waiting.values()) and self._is_free():
-            self._take(me)
-            return
+    def _has_waiting(self) -> bool:
+        return bool(self._waiting) and any(self._waiting.values())
+
+    async def _wait(self, me: object, rank: int) -> None:
         loop = asyncio.get_running_loop()
         turn: asyncio.Future[None] = loop.create_future()
         self._waiting[rank].append(turn)
@@ -94,9 +117,9 @@ class Gate:
         return self._next_turn - now
 
     def _is_free(self) -> bool:
-        risk = self._risk()
         if len(self._running) >= self._places:
             return False
+        risk = self._risk()
         if risk is None:
             return True
         now = asyncio.get_running_loop().time()
@@ -104,8 +127,24 @@ class Gate:
 
     def _take(self, who: object) -> None:
         loop = asyncio.get_running_loop()
+        now = loop.time()
         if not self._running:
-            self._moved = loop.time()
-        self._running[who] = loop.time()
+            self._moved = now
+        self._running[who] = now
         if self._risk() is not None:
             loop.call_later(_RISKY, self.let_in)
+
+
+class _Place(AbstractAsyncContextManager[None]):
+    """A place of a gate, held meanwhile. A class, because a generator would cost more than everything it does."""
+
+    __slots__ = ("_gate", "_rank")
+
+    def __init__(self, gate: Gate, rank: int) -> None:
+        self._gate, self._rank = gate, rank
+
+    async def __aenter__(self) -> None:
+        await self._gate.enter(self, self._rank)
+
+    async def __aexit__(self, *_: object) -> None:
+        self._gate.leave(self)

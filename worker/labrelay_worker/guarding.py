@@ -15,7 +15,7 @@ from labrelay.manifest import is_under
 _FRESH = 1.0
 
 #: Where a record is, and what it was when it was submitted.
-_Record = tuple[Path, str | None]
+_Record = tuple[str, str | None]
 
 
 class RecordGuard:
@@ -51,7 +51,7 @@ class RecordGuard:
         Transient
             It cannot be read at the moment, or its share does not answer.
         """
-        key, now = (context.xml_file_path, context.xml_sha256), asyncio.get_running_loop().time()
+        key, now = (str(context.xml_file_path), context.xml_sha256), asyncio.get_running_loop().time()
         if now - self._unchanged.get(key, float("-inf")) < _FRESH:
             return
         check = self._running.get(key)

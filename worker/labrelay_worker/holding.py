@@ -111,6 +111,10 @@ class HoldBoard:
         """Return how a destination stood at the last look."""
         return self._standings[name]
 
+    def is_untroubled(self, name: str) -> bool:
+        """Return whether a destination has nothing that a success would have it forget."""
+        return self._standings[name].breaker.has_nothing_to_forget
+
     def held(self, name: str) -> Hold | None:
         """Return why a destination takes nothing now."""
         why = self._standings[name].why_held

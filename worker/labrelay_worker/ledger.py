@@ -19,6 +19,7 @@ from labrelay.rows import Row
 from labrelay.scripts import script_source
 from labrelay.wakeups import Wake
 from labrelay_worker.batching import Late, ScriptGroups
+from labrelay_worker.writing import Then
 
 _logger = logging.getLogger(__name__)
 
@@ -126,6 +127,7 @@ class WorkerLedger:
         self._poison_limit = poison_limit
         sources = {name: script_source("labrelay_worker", name) for name in _SCRIPTS}
         self._scripts = ScriptGroups(client, sources, joined=_JOINED, replicas=replicas)
+        self._repeating: set[asyncio.Task[None]] = set()
 
     async def take(self, named: Sequence[str], places: Places) -> Taken:
         """Claim exports in one step: those that are named, then those that are ready, the urgent ones before all.
@@ -164,17 +166,31 @@ class WorkerLedger:
                 job.lease_until = asked_at + self.lease_seconds
                 job.cancel_requested |= answer == "cancel"
 
-    async def commit(self, export_id: str, token: str, steps: Sequence[Step] | Callable[[], Sequence[Step]]) -> str:
-        """Write steps of a claimed export, waiting while Redis is away.
+    async def commit(self, export_id: str, token: str, steps: Sequence[Step]) -> str:
+        """Write steps of a claimed export, waiting while Redis is away."""
+        return str(await self._run("commit", late=lambda: _flat(export_id, token, steps)))
 
-        A function is asked for the steps when the group of commits leaves that these travel in.
+    def begin_commit(self, export_id: str, token: str, steps: Callable[[], Sequence[Step]], then: Then) -> None:
+        """Write steps of a claimed export for somebody who is told instead of waiting.
+
+        Parameters
+        ----------
+        steps
+            Asked for them when the group of commits leaves that these travel in.
+        then
+            Given the answer, or what it failed with; not before Redis is back, if it is away.
         """
 
-        def flat() -> list[str | int]:
-            now = steps() if callable(steps) else steps
-            return [export_id, token, len(now), *(part for step in now for part in step)]
+        def late() -> list[str | int]:
+            return _flat(export_id, token, steps())
 
-        return str(await self._run("commit", late=flat))
+        def answered(answer: Any) -> None:
+            if isinstance(answer, Exception) and is_outage(answer):
+                self._repeat("commit", late, then)
+            else:
+                then(answer)
+
+        self._scripts.begin("commit", self._keys.prefix, late=late, then=answered)
 
     async def refuse(self, claim: Claim, error: LabrelayError) -> None:
         """End a claimed export that no worker can read, so that a person sees it instead of a loop."""
@@ -216,6 +232,20 @@ class WorkerLedger:
         found = await self._redis.zrangebyscore(self._keys.workers, "-inf", seconds * 1000 - milliseconds)
         return [str(name) for name in found]
 
+    def _repeat(self, script: str, late: Late, then: Then) -> None:
+        """Run a script again until Redis answers; what it did before its answer was lost, it does again."""
+
+        async def again() -> None:
+            try:
+                answer = await self._run(script, late=late)
+            except Exception as error:  # noqa: BLE001  whoever wrote is told
+                answer = error
+            then(answer)
+
+        task = asyncio.create_task(again())
+        self._repeating.add(task)
+        task.add_done_callback(self._repeating.discard)
+
     async def _run(self, script: str, *arguments: str | int, late: Late | None = None) -> Any:
         pause, give_up_at = _FIRST_PAUSE, time.monotonic() + _PATIENCE
         while True:
@@ -232,3 +262,7 @@ class WorkerLedger:
                 )
             await asyncio.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
+
+
+def _flat(export_id: str, token: str, steps: Sequence[Step]) -> list[str | int]:
+    return [export_id, token, len(steps), *(part for step in steps for part in step)]

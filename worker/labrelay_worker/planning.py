@@ -53,6 +53,9 @@ class NextSteps:
         return tuple(name for name, hold in every if hold.whole_destination)
 
 
+_NOTHING = NextSteps((), MappingProxyType({}))
+
+
 def next_steps(
     strategy: Strategy,
     ordered: Sequence[DestinationInfo],
@@ -84,6 +87,8 @@ def next_steps(
         By delivered destination, those that its entry should link to and does not.
     """
     states = {info.name: deliveries[info.name].state for info in ordered}
+    if not missing_links and not any(state in _TO_DO for state in states.values()):
+        return _NOTHING  # what is sent is awaited: asked after every delivery, so it is told at once
     aside = onlookers(ordered)
     held: dict[str, Hold] = {}
     waiting: dict[str, list[str]] = {}
