@@ -1,7 +1,8 @@
 """Three destinations in one lean process: each POST is answered after 20 ms, counted by destination and session.
 
-``GET /count`` says how many were answered and when the last answer went out (monotonic seconds, comparable between
-processes of one machine), ``GET /done/SESSION`` the same once every destination has that session.
+``GET /count`` says how many were answered and when the first and the last answer went out (monotonic seconds,
+comparable between processes of one machine; after ``GET /count/anew`` the next one is the first), and
+``GET /done/SESSION`` the same once every destination has that session.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class Shelf:
         self.destinations = destinations
         self.answered = 0
         self.repeated = 0
-        self.last = 0.0
+        self.first = self.last = 0.0
         self._seen: Counter[tuple[bytes, bytes]] = Counter()
         self._sessions: Counter[bytes] = Counter()
         self._waiting: defaultdict[bytes, list[asyncio.Future[None]]] = defaultdict(list)
@@ -35,6 +36,7 @@ class Shelf:
         """Take note of one delivery."""
         self.answered += 1
         self.last = time.monotonic()
+        self.first = self.first or self.last
         self._seen[path, session] += 1
         self.repeated += self._seen[path, session] > 1
         self._sessions[session] += 1
@@ -84,8 +86,10 @@ class Connection(asyncio.Protocol):
     async def _tell(self, path: bytes) -> None:
         if path.startswith(b"/done/"):
             await self._shelf.done(path.removeprefix(b"/done/"))
-        shelf = self._shelf
-        self._write({"answered": shelf.answered, "repeated": shelf.repeated, "last": shelf.last}, "200 OK")
+        told = ("answered", "repeated", "first", "last")
+        self._write({name: getattr(self._shelf, name) for name in told}, "200 OK")
+        if path == b"/count/anew":
+            self._shelf.first = 0.0
 
     def _write(self, body: dict[str, object], status: str) -> None:
         text = json.dumps(body).encode()
@@ -94,10 +98,10 @@ class Connection(asyncio.Protocol):
             self._transport.write(head.encode() + text)
 
 
-async def _serve(delay: float, destinations: int) -> None:
+async def _serve(port: int, delay: float, destinations: int) -> None:
     shelf = Shelf(destinations)
     server = await asyncio.get_running_loop().create_server(
-        lambda: Connection(shelf, delay), "127.0.0.1", 0, backlog=4096
+        lambda: Connection(shelf, delay), "127.0.0.1", port, backlog=4096
     )
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
@@ -106,10 +110,11 @@ async def _serve(delay: float, destinations: int) -> None:
 def main() -> None:
     """Serve until the process is ended; the port is the first line printed."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--port", type=int, default=0, help="default: any free one")
     parser.add_argument("--delay", type=float, default=0.02)
     parser.add_argument("--destinations", type=int, default=3)
     options = parser.parse_args()
-    uvloop.run(_serve(options.delay, options.destinations))
+    uvloop.run(_serve(options.port, options.delay, options.destinations))
 
 
 if __name__ == "__main__":

@@ -126,7 +126,7 @@ def test_a_destination_where_nobody_listens_is_probed_and_not_called(lab):
     assert breaker(lab).get("state", "closed") == "closed"
 
 
-def test_a_destination_that_takes_connections_and_never_answers_fills_its_own_places_only(lab):
+def test_a_destination_that_takes_connections_and_never_answers_gets_a_handful_and_the_rest_when_it_returns(lab):
     # Given a portal that hangs, and a process that works on twenty exports at once
     hanging = socket.create_server(("127.0.0.1", 0), backlog=1000)
     port = hanging.getsockname()[1]
@@ -139,10 +139,43 @@ def test_a_destination_that_takes_connections_and_never_answers_fills_its_own_pl
     lab.wait_until(lambda: len(lab.events(event="accepted", name="archive")) == 100, what="the archive has all")
     assert sends(lab, ids) <= 10
 
-    # And the others wait in the ledger without an attempt
+    # And the others wait in the ledger without an attempt, and say why
     with lab.client() as client:
-        assert client.ledger.counts()[ExportState.RUNNING] <= 20
+        lab.wait_until(lambda: client.ledger.counts()[ExportState.WAITING] >= 90, what="the rest waits")
+        assert client.ledger.counts()[ExportState.RUNNING] <= 10
+        assert any("portal: " in (told := client.status(e).summary) and "none has succeeded" in told for e in ids)
+
+    # When it answers again, then everything arrives there once, without a restart
     hanging.close()
+    with Receiver(port=port) as back:
+        for export_id in ids:
+            assert lab.finished(export_id).state is ExportState.DELIVERED
+        assert Counter(d.export_id for d in back.deliveries) == dict.fromkeys(ids, 1)
+
+
+def test_a_destination_that_falls_silent_holds_up_no_more_than_the_calls_it_has(lab):
+    # Given a portal that has answered, in a process that works on twenty exports at once
+    lab.recorder("archive", priority=10)
+    with Receiver() as answering:
+        portal(lab, answering.url, timeout=600)
+        lab.start_worker(LABRELAY_IN_FLIGHT="20")
+        for export_id in submit(lab, 10):
+            assert lab.finished(export_id).state is ExportState.DELIVERED
+
+    # When it hangs from now on, and many more sessions come
+    port = int(answering.url.rsplit(":", 1)[1])
+    with socket.create_server(("127.0.0.1", port), backlog=1000), lab.client() as client:
+        ids = [s.export_id for s in client.submit_many([lab.session(n) for n in range(10, 110)])]
+
+        # Then all of them reach the archive while the first calls hang
+        lab.wait_until(lambda: len(lab.events(event="accepted", name="archive")) == 110, what="the archive has all")
+        assert sends(lab, ids) <= 15
+
+    # And the portal gets them when it is back
+    with Receiver(port=port) as back:
+        for export_id in ids:
+            assert lab.finished(export_id).state is ExportState.DELIVERED
+        assert Counter(d.export_id for d in back.deliveries) == dict.fromkeys(ids, 1)
 
 
 def test_a_worker_that_dies_while_a_destination_is_down_leaves_the_probing_to_the_next(lab):

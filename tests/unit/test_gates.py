@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from labrelay.errors import RateLimited
+from labrelay.errors import Held, RateLimited
 from labrelay_worker.gates import Gate
 
 
@@ -63,16 +63,55 @@ def test_an_unproven_destination_meets_no_more_calls_than_may_fail():
     asyncio.run(scenario())
 
 
-def test_a_call_that_lasts_is_no_risk_any_more():
+def test_as_many_more_begin_whenever_the_silence_has_lasted_twice_as_long():
     async def scenario() -> None:
-        # Given a risk of one, and two who want in
+        # Given a risk of one, and calls that hang while others want in again and again
         door, entered, leave = gate(risk=1), [], asyncio.Event()
-        tasks = [asyncio.create_task(enter(door, entered, leave, n)) for n in range(2)]
-
-        # When the first call lasts longer than a refusal would, then the second begins beside it
+        loop = asyncio.get_running_loop()
+        tasks, began, times = [], loop.time(), []
         async with asyncio.timeout(5):
-            while entered != [0, 1]:
+            while len(entered) < 4:
+                if not door.closed():
+                    tasks.append(asyncio.create_task(enter(door, entered, leave, len(tasks))))
                 await asyncio.sleep(0.01)
+                times += [loop.time() - began] * (len(entered) - len(times))
+
+        # Then they begin after half a second, one, two: a slow destination gets some more, a dead one a handful
+        assert times[1] >= 0.5
+        assert times[2] >= 1.0
+        assert times[3] >= 2.0
+        leave.set()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    asyncio.run(scenario())
+
+
+def test_one_that_answered_gets_all_that_it_has_places_for_until_it_falls_silent():
+    async def scenario() -> None:
+        # Given a destination that has answered
+        door, entered, leave = gate(places=50, risk=3), [], asyncio.Event()
+        async with door.place():
+            door.answered()
+
+        # When forty want in, then nobody waits
+        tasks = [asyncio.create_task(enter(door, entered, leave, n)) for n in range(40)]
+        await settle()
+        assert len(entered) == 40
+
+        # When nothing is heard of them, then whoever comes is turned away, although there are places
+        async with asyncio.timeout(5):
+            while not door.closed():
+                await asyncio.sleep(0.01)
+        with pytest.raises(Held, match="none has succeeded"):
+            await enter(door, entered, leave, 40)
+        assert door.silent() == 40
+        assert door.capacity() == 1  # what answered since it was asked last
+
+        # When one succeeds, then it takes again, and as many wait for it as it can take
+        door.answered()
+        assert not door.closed()
+        assert door.silent() == 0
+        assert door.capacity() == 11
         leave.set()
         await asyncio.gather(*tasks)
 
@@ -110,10 +149,10 @@ def test_nobody_waits_for_a_destination_that_hangs():
 
         # When nothing moves, then he is sent away soon, and the next one at once
         async with asyncio.timeout(5):
-            with pytest.raises(RateLimited):
+            with pytest.raises(Held):
                 await enter(door, [], leave, 1)
         began = asyncio.get_running_loop().time()
-        with pytest.raises(RateLimited):
+        with pytest.raises(Held):
             await enter(door, [], leave, 2)
         assert asyncio.get_running_loop().time() - began < 0.1
         leave.set()

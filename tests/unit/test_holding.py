@@ -150,7 +150,9 @@ def prober(board: HoldBoard, answers: list[bool], asked: list[str], owner: str =
         asked.append(owner)
         return answers.pop(0), "still down"
 
-    return Prober(board, {"portal": probe, "archive": probe}, owner=owner, looked=lambda: None)
+    return Prober(
+        board, {"portal": probe, "archive": probe}, owner=owner, looked=lambda: None, capacity=lambda _: 500
+    )
 
 
 async def look_until(condition: Callable[[], bool], *probers: Prober) -> None:

@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from labrelay.context import ExportContext
-from labrelay.errors import DeliveryError, Held, Misconfigured, OutcomeUnknown, Unavailable
+from labrelay.errors import DeliveryError, Held, Misconfigured, OutcomeUnknown, RateLimited, Rejected, Unavailable
 from labrelay.priorities import Priority
 from labrelay.results import DestinationInfo, Receipt
 from labrelay.scripts import script_source
@@ -56,7 +56,6 @@ class AdmittedHost:
     def __init__(self, host: HostedDestination, board: HoldBoard, limiter: AccountLimiter, *, places: int) -> None:
         self._host, self._board, self._limiter = host, board, limiter
         self._name, self._limits = host.info.name, host.limits
-        self._answers = False
         self._gate = Gate(
             min(places, host.places or places), self._risk, patience=PATIENCE, require_open=self._require_open
         )
@@ -78,7 +77,7 @@ class AdmittedHost:
 
     def held(self) -> Hold | None:
         """Return why it takes nothing now."""
-        return self._board.held(self._name)
+        return self._board.held(self._name, self._gate.closed())
 
     def slot(self, priority: Priority = Priority.NORMAL) -> AbstractAsyncContextManager[None]:
         """Hold a place in the process and at its account.
@@ -86,7 +85,7 @@ class AdmittedHost:
         Raises
         ------
         Held
-            It takes nothing by now; nothing was tried.
+            It takes nothing by now, or answers nothing; nothing was tried.
         RateLimited
             No place within a short wait; ``retry_after`` says when to come again.
         """
@@ -126,18 +125,26 @@ class AdmittedHost:
     def look(self) -> None:
         """Take note that the standing may have changed."""
         if self._board.standing(self._name).breaker.state is not BreakerState.CLOSED:
-            self._answers = False
+            self._gate.doubt()
         self._gate.let_in()
 
+    def capacity(self) -> int:
+        """Return how many waiting deliveries it can take until this is asked again."""
+        return self._gate.capacity()
+
+    def silent(self) -> int:
+        """Return how many calls only wait for an answer that does not come."""
+        return self._gate.silent()
+
     def _require_open(self) -> None:
-        hold = self.held()
+        hold = self._board.held(self._name)
         if hold is not None:
             raise Held(hold.reason)
 
     def _risk(self) -> int | None:
         standing = self._board.standing(self._name)
         # Whoever waits at a held destination shall come through to be told so; a limited account is careful anyway.
-        if self._answers or self._limits or standing.why_held:
+        if self._limits or standing.why_held:
             return None
         return standing.breaker.allowance(self._board.policy)
 
@@ -149,13 +156,14 @@ class AdmittedHost:
             if isinstance(error, Unavailable | Misconfigured):
                 asked = error.retry_after if isinstance(error, Unavailable) else None
                 await self._report(Failed(error.kind, str(error), began, asked))
+            if isinstance(error, Rejected | RateLimited):
+                self._gate.heard()
             if isinstance(error, Unavailable | Misconfigured | OutcomeUnknown):
-                self._answers = False
+                self._gate.doubt()
             raise
-        self._answers = True
+        self._gate.answered()
         if not self._board.is_untroubled(self._name):
             await self._report(Succeeded(began))
-        self._gate.let_in()
         return answer
 
     async def _report(self, event: Event) -> None:
@@ -199,7 +207,7 @@ class Admissions:
         for name, host in hosted.items():
             host.share(SharedAccount(self._limiter, name, host.limits))
         probes = {name: host.validate_config for name, host in hosted.items()}
-        self._prober = Prober(self._board, probes, owner=owner, looked=self._look)
+        self._prober = Prober(self._board, probes, owner=owner, looked=self._look, capacity=self._capacity)
 
     async def start(self) -> list[asyncio.Task[None]]:
         """Learn how the destinations stand, and return the tasks that keep it so."""
@@ -212,6 +220,13 @@ class Admissions:
             name: self._admitted.get(name, host) if isinstance(host, HostedDestination) else host
             for name, host in hosts.items()
         }
+
+    def silent(self) -> int:
+        """Return how many calls of the process only wait for an answer that does not come."""
+        return sum(host.silent() for host in self._admitted.values())
+
+    def _capacity(self, name: str) -> int:
+        return self._admitted[name].capacity()
 
     def _look(self) -> None:
         for host in self._admitted.values():

@@ -3,33 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import defaultdict, deque
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 
-from labrelay.errors import RateLimited
+from labrelay.errors import Held, RateLimited
 
-#: A call that has lasted so long (seconds) was at least not refused: it no longer counts as a risk.
-_RISKY = 0.5
-#: When no call has ended for so long (seconds), waiting would only keep the process from other destinations.
-_STUCK = 1.0
+#: Calls that have been out for so long (seconds) without any answer are a first sign that nobody will answer.
+_SILENCE = 0.5
 #: Those sent away come back so many seconds apart, so that a long queue costs the process a trickle.
 _APART = 0.02
 _SOONEST = 1.0
 
 
 class Gate:
-    """A bulkhead: a destination that hangs fills its own places, never the whole process.
+    """A bulkhead: a destination that hangs gets a few calls, not the whole process.
 
-    A destination that has not answered yet is met carefully: only as many calls as may fail begin within half a
-    second, so one that is down meets a handful of calls instead of everything that waits.
+    A destination that has not answered yet, or falls silent, is met carefully: as many calls as may fail begin at
+    once, and as many again each time the silence has lasted twice as long, so that one that is down meets a handful
+    of calls and one that is only slow some more. While it is silent and has its handful, the gate is closed: whoever
+    comes is turned away at once and waits in the ledger. One answer opens it.
 
     Parameters
     ----------
     places
         Most calls at once.
     risk
-        How many calls of unknown end may be young at once; None: the destination answers, so any number.
+        How many calls may fail; None: there is no need for care beyond the places.
     patience
         Seconds somebody waits for a place while others come free.
     require_open
@@ -47,7 +48,9 @@ class Gate:
         self._places, self._risk, self._patience = places, risk, patience
         self._require_open = require_open
         self._running: dict[object, float] = {}
-        self._moved = self._next_turn = 0.0
+        self._answers = False
+        self._answered = 0
+        self._quiet_since = self._next_turn = self._shut_until = 0.0
         self._waiting: defaultdict[int, deque[asyncio.Future[None]]] = defaultdict(deque)
 
     def place(self, rank: int = 0) -> AbstractAsyncContextManager[None]:
@@ -55,14 +58,16 @@ class Gate:
 
         Raises
         ------
+        Held
+            The gate is closed; nothing was tried.
         RateLimited
-            None came free in time; nothing was tried.
+            No place came free in time; nothing was tried.
         """
         return _Place(self, rank)
 
     async def enter(self, who: object, rank: int) -> None:
         """Take a place, waiting for one if need be; `place` gives it back by itself."""
-        if not self._has_waiting() and self._is_free():
+        if not self._has_waiting() and self._room() > 0:
             self._take(who)
         else:
             await self._wait(who, rank)
@@ -75,13 +80,49 @@ class Gate:
     def leave(self, who: object) -> None:
         """Give a place back."""
         del self._running[who]
-        self._moved = asyncio.get_running_loop().time()
+        self._shut_until = 0.0
         if self._waiting:
             self.let_in()
 
+    def answered(self) -> None:
+        """Take note of a confirmed call."""
+        self._answers = True
+        self._answered += 1
+        self.heard()
+        self.let_in()
+
+    def heard(self) -> None:
+        """Take note of a sign of life."""
+        self._quiet_since, self._shut_until = asyncio.get_running_loop().time(), 0.0
+
+    def doubt(self) -> None:
+        """Take note that the destination must answer anew before it is trusted."""
+        self._answers = False
+
+    def closed(self) -> str:
+        """Return why whoever comes now is turned away, or an empty text; asked often, so it is cheap."""
+        if not self._running or (quiet := self._quiet()) < _SILENCE:
+            return ""
+        if self._quiet_since + quiet >= self._shut_until:
+            if self._room() > 0:
+                return ""
+            # Nothing changes until a call ends, or the next handful may begin.
+            self._shut_until = self._quiet_since + _SILENCE * 2 ** (_handfuls(quiet) - 1)
+        return f"{len(self._running)} calls of this worker are out, and none has succeeded for {quiet:.0f} s"
+
+    def silent(self) -> int:
+        """Return how many calls only wait for an answer that does not come."""
+        return len(self._running) if self._running and self._quiet() >= _SILENCE else 0
+
+    def capacity(self) -> int:
+        """Return how many more can come until this is asked again, as it went since it was asked last."""
+        answered, self._answered = self._answered, 0
+        return max(self._room(), 0) + answered
+
     def let_in(self) -> None:
         """Let in whoever may enter by now; to be called when the risk has changed, too."""
-        while (ranks := [rank for rank, waiting in self._waiting.items() if waiting]) and self._is_free():
+        self._shut_until = 0.0
+        while (ranks := [rank for rank, waiting in self._waiting.items() if waiting]) and self._room() > 0:
             entering = self._waiting[min(ranks)].popleft()
             if not entering.done():
                 # The place is taken before the waiting task runs, else one free place would be given to many.
@@ -101,10 +142,14 @@ class Gate:
         give_up_at = loop.time() + self._patience
         try:
             while not turn.done():
+                if why := self.closed():
+                    raise Held(why)
                 now = loop.time()
-                if now >= give_up_at or now - self._moved >= _STUCK:
+                if now >= give_up_at:
                     raise RateLimited("its places in this process are all taken", retry_after=self._come_again(now))
-                await asyncio.wait({turn}, timeout=min(give_up_at - now, _STUCK))
+                silent_at = max(self._quiet_since + _SILENCE, now + _APART)
+                await asyncio.wait({turn}, timeout=min(give_up_at, silent_at) - now)
+                self.let_in()
         except BaseException:
             turn.cancel()
             if self._running.pop(turn, None) is not None:
@@ -116,23 +161,28 @@ class Gate:
         self._next_turn = max(now + _SOONEST, self._next_turn + _APART)
         return self._next_turn - now
 
-    def _is_free(self) -> bool:
-        if len(self._running) >= self._places:
-            return False
-        risk = self._risk()
-        if risk is None:
-            return True
-        now = asyncio.get_running_loop().time()
-        return sum(now - began < _RISKY for began in self._running.values()) < risk
+    def _quiet(self) -> float:
+        return asyncio.get_running_loop().time() - self._quiet_since
+
+    def _room(self) -> int:
+        free, risk = self._places - len(self._running), self._risk()
+        if risk is None or not self._running:
+            return free if risk is None or self._answers else min(free, risk)
+        quiet = self._quiet()
+        if self._answers and quiet < _SILENCE:
+            return free
+        unanswered = sum(began >= self._quiet_since for began in self._running.values())
+        return min(free, risk * _handfuls(quiet) - unanswered)
 
     def _take(self, who: object) -> None:
-        loop = asyncio.get_running_loop()
-        now = loop.time()
+        now = asyncio.get_running_loop().time()
         if not self._running:
-            self._moved = now
+            self._quiet_since = now
         self._running[who] = now
-        if self._risk() is not None:
-            loop.call_later(_RISKY, self.let_in)
+
+
+def _handfuls(quiet: float) -> int:
+    return 1 if quiet < _SILENCE else 2 + int(math.log2(quiet / _SILENCE))
 
 
 class _Place(AbstractAsyncContextManager[None]):

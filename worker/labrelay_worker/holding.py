@@ -13,6 +13,7 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -53,9 +54,9 @@ class Standing:
     pause: Pause | None = None
     waiting: int = 0
 
-    @property
+    @cached_property
     def why_held(self) -> str:
-        """Why it takes nothing, or an empty text."""
+        """Why it takes nothing, or an empty text; every export that waits asks for it, some times over."""
         if self.pause is not None:
             return self.pause.describe()
         return self.breaker.describe() if self.breaker.holds else ""
@@ -115,9 +116,9 @@ class HoldBoard:
         """Return whether a destination has nothing that a success would have it forget."""
         return self._standings[name].breaker.has_nothing_to_forget
 
-    def held(self, name: str) -> Hold | None:
-        """Return why a destination takes nothing now."""
-        why = self._standings[name].why_held
+    def held(self, name: str, otherwise: str = "") -> Hold | None:
+        """Return why a destination takes nothing now: a pause or its breaker, else what the caller knows of."""
+        why = self._standings[name].why_held or otherwise
         return Hold(self.now() + _LOOK_AGAIN, why, whole_destination=True) if why else None
 
     async def refresh(self) -> None:

@@ -63,6 +63,9 @@ class Intake:
         Publishes so many wake-ups.
     stopping
         Tells whether shutdown has begun.
+    silent
+        How many calls only wait for an answer that does not come: their exports cost nothing meanwhile, so others
+        are taken in their stead, half as many as there are places at most.
     """
 
     def __init__(
@@ -72,8 +75,10 @@ class Intake:
         work: Callable[[Claim], Coroutine[Any, Any, Outcome]],
         ring: Callable[[int], Coroutine[Any, Any, None]],
         stopping: Callable[[], bool],
+        silent: Callable[[], int] = lambda: 0,
     ) -> None:
         self._ledger, self._work, self._ring, self._stopping = ledger, work, ring, stopping
+        self._silent = silent
         self._places, self._reserve = places, max(1, places // 10)
         self._busy: set[asyncio.Task[Outcome]] = set()
         self._looked_at = float("-inf")
@@ -138,7 +143,7 @@ class Intake:
 
     def _free(self) -> tuple[int, int]:
         """Return the free places, and those for urgent exports beside them."""
-        busy = len(self._busy)
+        busy = max(0, len(self._busy) - min(self._silent(), self._places // 2))
         places = self._places if self._load < _BUSY else max(1, self._places // 6)
         return max(0, places - busy), max(0, self._reserve - max(0, busy - self._places))
 

@@ -32,12 +32,21 @@ class Prober:
         Name of this process.
     looked
         Called after each look.
+    capacity
+        How many waiting deliveries a destination can take until the next look.
     """
 
     def __init__(
-        self, board: HoldBoard, probes: Mapping[str, Probe], *, owner: str, looked: Callable[[], None]
+        self,
+        board: HoldBoard,
+        probes: Mapping[str, Probe],
+        *,
+        owner: str,
+        looked: Callable[[], None],
+        capacity: Callable[[str], int],
     ) -> None:
-        self._board, self._probes, self._owner, self._looked = board, probes, owner, looked
+        self._board, self._probes, self._owner = board, probes, owner
+        self._looked, self._capacity = looked, capacity
         self._probing: dict[str, asyncio.Task[None]] = {}
 
     async def run(self) -> None:
@@ -69,8 +78,9 @@ class Prober:
                 self._probing[name] = asyncio.create_task(self._probe(name))
             elif standing.waiting and not standing.why_held:
                 # On trial, one at a time is enough to learn whether it is back.
-                limit = 1 if standing.breaker.state is BreakerState.TRIAL else _RELEASE
-                await self._board.release(name, limit, within=LOOK_EVERY)
+                most = 1 if standing.breaker.state is BreakerState.TRIAL else _RELEASE
+                if (limit := min(most, self._capacity(name))) > 0:
+                    await self._board.release(name, limit, within=LOOK_EVERY)
 
     async def _probe(self, name: str) -> None:
         try:

@@ -161,13 +161,6 @@ class Runtime:
             poison_limit=self.settings.poison_limit,
             replicas=self.settings.required_replicas,
         )
-        self._intake = Intake(
-            self._ledger,
-            self.settings.in_flight,
-            self._take_up,
-            self._ring_again,
-            self._stopping,
-        )
         await self._redis.ping()
         reconciler = Reconciler(
             self._ledger,
@@ -179,6 +172,14 @@ class Runtime:
         )
         served = self.registry.hosts([info.name for info in self.registry.infos()])
         self._admissions = Admissions(self._redis, self.settings, served, owner=self.name)
+        self._intake = Intake(
+            self._ledger,
+            self.settings.in_flight,
+            self._take_up,
+            self._ring_again,
+            self._stopping,
+            self._admissions.silent,
+        )
         self._choices = Choices(self.registry, self._hosts_around, self.settings.strategy)
         self._telemetry.expect(info.name for info in self.registry.infos() if info.enabled)
         self._housekeeping = [
