@@ -137,9 +137,14 @@ class Keys:
         return f"{self.prefix}archived"
 
     @property
-    def suspect(self) -> str:
-        """String: the export that may run although it was running when several workers died."""
-        return f"{self.prefix}suspect"
+    def suspects(self) -> str:
+        """Set: the exports that run although they were running when several workers died in a row."""
+        return f"{self.prefix}suspects"
+
+    @property
+    def handful(self) -> str:
+        """String with expiry: how many of those may run at once."""
+        return f"{self.prefix}handful"
 
     @property
     def leader(self) -> str:

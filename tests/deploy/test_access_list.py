@@ -190,7 +190,7 @@ def test_a_producer_finds_no_secret_of_a_destination_in_all_it_can_read(
     assert export_id in read
     assert _TOKEN not in read
     assert "labrelay:leader" in closed
-    for key in ("breakers", "pauses", "leader", "unacked", "held:archive", "pace:x", "places:x", "suspect"):
+    for key in ("breakers", "pauses", "leader", "unacked", "held:archive", "pace:x", "places:x", "suspects"):
         with pytest.raises(NoPermissionError), as_user(secrets, "producer") as producer:
             producer.execute_command("HSET", f"labrelay:{key}", "a", "b")
 

@@ -39,7 +39,7 @@ from labrelay_worker.retirement import RETIRED, Retirement
 KEYS = Keys("test:")
 EXPORTS = ("one", "two", "three")
 DESTINATIONS = ("cdcs", "notebook")
-POISON_LIMIT = 3
+POISON_LIMIT = 4
 SUSPICIOUS = 2
 GIVEN_BACK = (ExportState.QUEUED, ExportState.WAITING)
 ENDED = (ExportState.DELIVERED, ExportState.DEAD, ExportState.UNKNOWN)
@@ -95,7 +95,8 @@ class LedgerMachine(RuleBasedStateMachine):
         self.retirement = Retirement(self.client, KEYS, self.archive)
         self.models: dict[str, Model] = {}
         self.claims: list[tuple[str, str]] = []
-        self.suspect = ""
+        self.suspects: set[str] = set()
+        self.handful = 1
 
     def teardown(self) -> None:
         if hasattr(self, "runner"):
@@ -234,11 +235,9 @@ class LedgerMachine(RuleBasedStateMachine):
             assert answer == "poisoned"
             model.next_owner(ExportState.DEAD)
             return
-        if crashes >= SUSPICIOUS and self.suspect != export and self._is_tried(self.suspect):
+        if crashes >= SUSPICIOUS and not self._is_admitted(export, crashes):
             assert answer == "suspect"
             return
-        if crashes >= SUSPICIOUS:
-            self.suspect = export
         assert isinstance(answer, Claim), answer
         model.crashes, model.state, model.lease, model.token = crashes, ExportState.RUNNING, True, model.token + 1
         assert answer.row["token"] == str(model.token)
@@ -423,9 +422,16 @@ class LedgerMachine(RuleBasedStateMachine):
         export, token = data.draw(st.sampled_from(self.claims[::-1]))
         return export, token, self.models[export]
 
-    def _is_tried(self, export: str) -> bool:
-        model = self.models.get(export)
-        return model is not None and not model.archived and model.lease and model.crashes >= SUSPICIOUS
+    def _is_admitted(self, export: str, crashes: int) -> bool:
+        models = {name: self.models[name] for name in self.suspects}
+        alive = {n: m for n, m in models.items() if not m.archived and m.state is ExportState.RUNNING}
+        running = {n: m.crashes for n, m in alive.items() if m.lease and m.crashes >= SUSPICIOUS}
+        any_died = any(not model.lease for model in alive.values())
+        self.handful = 1 if any_died else self.handful + len(models) - len(running)
+        alone = any(deaths > SUSPICIOUS for deaths in (crashes, *running.values()))
+        is_admitted = len(running) < (1 if alone else self.handful)
+        self.suspects = {*running, export} if is_admitted else set(running)
+        return is_admitted
 
     def _writes(self, model: Model, token: str) -> bool:
         return not model.archived and model.state is ExportState.RUNNING and str(model.token) == token

@@ -5,10 +5,36 @@
 -- Answers {wake-up used up 1/0, wake-ups to publish, now, answer*}; an answer is {id, 'claimed', row as a flat list} or
 -- {id, why not}: 'missing', 'finished', 'leased', 'later', 'suspect' (its turn comes), 'poisoned' (parked for a person).
 local owner, lease, poison_limit = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
--- So many deaths in a row make a suspect. Suspects run one at a time: a process that dies takes innocent exports
--- with it, and only what dies alone again and again is the cause.
+-- So many deaths in a row make a suspect: a process that dies takes innocent exports with it, and only what dies alone
+-- again and again is the cause. Suspects run a handful at a time. Each one that survives lets one more run beside the
+-- others, so handfuls double; a death leaves one place, and who died in a handful runs alone from then on.
 local suspicious = 2
 local now = now_ms()
+
+local function runs_alone(crashes) return crashes > suspicious or crashes >= poison_limit - 1 end
+
+-- Whether a suspect may run now.
+local function admit(id, crashes)
+  local handful, size = prefix .. 'suspects', tonumber(redis.call('GET', prefix .. 'handful') or '')
+  local running, survived, alone = 0, 0, runs_alone(crashes)
+  for _, other in ipairs(redis.call('SMEMBERS', handful)) do
+    local its = redis.call('HMGET', row_key(other), 'state', 'lease_until', 'crashes')
+    local runs, deaths = its[1] == 'running', tonumber(its[3] or '0')
+    if runs and deaths >= suspicious and tonumber(its[2] or '0') > now then
+      running = running + 1
+      alone = alone or runs_alone(deaths)
+    else
+      redis.call('SREM', handful, other)
+      if runs and tonumber(its[2] or '0') <= now then size = nil else survived = survived + 1 end
+    end
+  end
+  size = size and size + survived or 1
+  -- The next disaster begins with one again.
+  redis.call('SET', prefix .. 'handful', text(size), 'PX', text(2 * lease))
+  if running >= (alone and 1 or size) then return false end
+  redis.call('SADD', handful, id)
+  return true
+end
 
 local function claim(id)
   local key = row_key(id)
@@ -45,16 +71,9 @@ local function claim(id)
     note(id, now, cjson.encode({event = 'dead', worker = owner, detail = summary}))
     return {id, 'poisoned'}
   end
-  if crashes >= suspicious then
-    local other = redis.call('GET', prefix .. 'suspect')
-    if other and other ~= id then
-      local its = redis.call('HMGET', row_key(other), 'state', 'lease_until', 'crashes')
-      if its[1] == 'running' and tonumber(its[2] or '0') > now and tonumber(its[3] or '0') >= suspicious then
-        set_due(id, now + 2000)
-        return {id, 'suspect'}
-      end
-    end
-    redis.call('SET', prefix .. 'suspect', id)
+  if crashes >= suspicious and not admit(id, crashes) then
+    set_due(id, now + 1000)
+    return {id, 'suspect'}
   end
 
   local detail = state == 'running' and 'after the lease of another worker ended' or ''
