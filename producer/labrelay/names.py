@@ -138,7 +138,7 @@ class Keys:
 
     @property
     def suspects(self) -> str:
-        """Set: the exports that run although they were running when several workers died in a row."""
+        """Sorted set: exports that run although they were running when several workers died, by since when."""
         return f"{self.prefix}suspects"
 
     @property

@@ -17,14 +17,14 @@ local function runs_alone(crashes) return crashes > suspicious or crashes >= poi
 local function admit(id, crashes)
   local handful, size = prefix .. 'suspects', tonumber(redis.call('GET', prefix .. 'handful') or '')
   local running, survived, alone = 0, 0, runs_alone(crashes)
-  for _, other in ipairs(redis.call('SMEMBERS', handful)) do
+  for _, other in ipairs(redis.call('ZRANGEBYSCORE', handful, '-inf', '+inf')) do
     local its = redis.call('HMGET', row_key(other), 'state', 'lease_until', 'crashes')
     local runs, deaths = its[1] == 'running', tonumber(its[3] or '0')
     if runs and deaths >= suspicious and tonumber(its[2] or '0') > now then
       running = running + 1
       alone = alone or runs_alone(deaths)
     else
-      redis.call('SREM', handful, other)
+      redis.call('ZREM', handful, other)
       if runs and tonumber(its[2] or '0') <= now then size = nil else survived = survived + 1 end
     end
   end
@@ -32,7 +32,7 @@ local function admit(id, crashes)
   -- The next disaster begins with one again.
   redis.call('SET', prefix .. 'handful', text(size), 'PX', text(2 * lease))
   if running >= (alone and 1 or size) then return false end
-  redis.call('SADD', handful, id)
+  redis.call('ZADD', handful, text(now), id)
   return true
 end
 
