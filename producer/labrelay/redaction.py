@@ -35,6 +35,8 @@ _HINTS = (
     "pass", "secret", "token", "key", "credential", "signature", "auth", "cookie", "pwd", "sig", "akid", "uid",
     "user", "bearer", "basic",
 )  # fmt: skip
+#: Beyond ASCII, the letters that equal an ASCII one when case does not matter, in ways that `lower` does not know.
+_ALIAS = re.compile("[\u0130\u0131\u017f\u212a]")
 _LONGEST_TEXT, _LONGEST_LOOKED_AT = 2000, 20_000
 
 
@@ -68,8 +70,8 @@ class Redactor:
 
 
 def _is_plain(text: str) -> bool:
-    # Beyond ASCII, letters may equal others in ways that `lower` does not know.
-    if not text.isascii():
+    # Every line that tells how an export stands has a dot or an arrow that is not ASCII.
+    if not text.isascii() and _ALIAS.search(text):
         return False
     folded = text.lower()
     for hint in _HINTS:  # noqa: SIM110  a generator would cost more than all the looks: this is asked for every text

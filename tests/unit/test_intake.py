@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from labrelay_worker.intake import Intake, Outcome
+from labrelay.results import ExportState
+from labrelay_worker.intake import Intake, Outcome, Silence
 from labrelay_worker.ledger import UNCOUNTED, Claim, Places, Taken
 
 
@@ -36,15 +37,32 @@ class Ledger:
         return Taken(claims, refused, used_up, self.to_ring if used_up else 0)
 
 
+class Silent(Silence):
+    """Exports whose destination does not answer."""
+
+    def __init__(self) -> None:
+        self.exports, self.told = set[str](), list[str]()
+
+    def calls(self) -> int:
+        return len(self.exports)
+
+    def holds(self, export_id: str) -> bool:
+        return export_id in self.exports
+
+    def ended(self, outcome: Outcome) -> None:
+        self.told.append(outcome.export_id)
+
+
 class Desk:
     """An intake whose exports are done when the test says so."""
 
     def __init__(self, ledger: Ledger, places: int = 10) -> None:
+        self.silence = Silent()
         self.ledger, self.started, self.rung = ledger, list[str](), list[int]()
         self.held: set[str] = set()
         self.stopping = False
         self._doors: dict[str, asyncio.Event] = {}
-        self.intake = Intake(ledger, places, self._work, self._ring, lambda: self.stopping)  # type: ignore[arg-type]
+        self.intake = Intake(ledger, places, self._work, self._ring, lambda: self.stopping, self.silence)  # type: ignore[arg-type]
 
     async def _ring(self, count: int) -> None:
         self.rung.append(count)
@@ -143,6 +161,44 @@ def test_a_process_whose_wake_ups_all_wait_looks_by_itself() -> None:
         desk.finish("slow")
         # And its wake-up tells of both
         assert [outcome.export_id for outcome in (await waking).outcomes] == ["slow", "late"]
+
+    run(scenario)
+
+
+def test_no_wake_up_waits_for_a_destination_that_is_silent() -> None:
+    async def scenario() -> None:
+        # Given a wake-up with an export that only waits for an answer
+        desk = Desk(Ledger("a", "b"))
+        desk.held = {"b"}
+        desk.silence.exports = {"b"}
+        handled = await desk.intake.wake([], looks=True)
+        # Then it ends and says so, and the export goes on
+        assert [(o.export_id, o.state) for o in handled.outcomes] == [("a", None), ("b", ExportState.RUNNING)]
+        assert desk.silence.told == []
+        # When the answer comes, then what became of it is told all the same
+        desk.finish("b")
+        await desk.until(lambda: desk.silence.told == ["b"])
+
+    run(scenario)
+
+
+def test_half_as_many_as_there_are_places_are_taken_in_the_stead_of_the_silent() -> None:
+    async def scenario() -> None:
+        # Given four places, and six exports that all wait for an answer
+        names = [f"e{number}" for number in range(12)]
+        desk = Desk(Ledger(*names), places=4)
+        desk.held = set(names)
+        first = asyncio.create_task(desk.intake.wake([], looks=True))
+        await desk.until(lambda: len(desk.started) == 4)
+        # When it shows that nobody answers, then two more are taken, and no third
+        desk.silence.exports = set(names)
+        await desk.until(lambda: len(desk.started) == 6)
+        looks = len(desk.ledger.looks)
+        await asyncio.sleep(0)
+        assert len(desk.ledger.looks) == looks
+        desk.finish(*names)
+        await first
+        assert desk.started == names
 
     run(scenario)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labrelay.redaction import MASK, Redactor, mask_table, redact
+from labrelay.redaction import MASK, Redactor, is_secret_name, mask_table, redact
 
 SECRET = "Zx9-hunter2-Qw"
 
@@ -151,7 +153,7 @@ _NAMES = (
 )  # fmt: skip
 
 
-@given(st.text(alphabet="aehiknorstuwyBKS:=@/._- &'\"1", max_size=60), st.sampled_from(_NAMES))
+@given(st.text(alphabet="aehiknorstuwyBKS:=@/._- &'\"1·\u017f", max_size=60), st.sampled_from(_NAMES))
 def test_the_short_way_for_plain_lines_hides_no_secret(noise, name):
     # Given any text, with a secret in it or not
     value = "Hidden-1-and-quite-long-value"
@@ -161,5 +163,18 @@ def test_the_short_way_for_plain_lines_hides_no_secret(noise, name):
         f"{name.upper()} {value}{noise}",
         f"ftp://{value}@{noise}",
     ):
-        # Then it reads as after the long way, which a letter beyond ASCII forces
-        assert redact(text) == redact(f"ü\n{text}").removeprefix("ü\n")
+        # Then it reads as after the long way, which a letter that may stand for an ASCII one forces
+        assert redact(text) == redact(f"\u0131\n{text}").removeprefix("\u0131\n")
+
+
+def test_no_letter_beyond_ascii_hides_a_secret_name():
+    # Given every letter that a pattern takes for an ASCII one
+    letters = [chr(code) for code in range(128, 0x11_0000) if re.fullmatch("[a-z]", chr(code), re.IGNORECASE)]
+    # Then a name that is spelled with it is as secret
+    assert len(letters) == 4
+    for letter in letters:
+        plain = next(c for c in "aehiknorstuwy" if re.fullmatch(c, letter, re.IGNORECASE))
+        names = [name for name in _NAMES if plain in name and is_secret_name(name)]
+        assert names
+        for name in names:
+            assert "hidden" not in redact(f"· {name.replace(plain, letter, 1)}=hidden1Value ·"), name

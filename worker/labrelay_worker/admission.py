@@ -221,9 +221,9 @@ class Admissions:
             for name, host in hosts.items()
         }
 
-    def silent(self) -> int:
-        """Return how many calls of the process only wait for an answer that does not come."""
-        return sum(host.silent() for host in self._admitted.values())
+    def silent(self, *names: str) -> int:
+        """Return how many calls only wait for an answer that does not come, at these destinations or at all."""
+        return sum(self._admitted[name].silent() for name in names or self._admitted if name in self._admitted)
 
     def _capacity(self, name: str) -> int:
         return self._admitted[name].capacity()

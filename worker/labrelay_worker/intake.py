@@ -26,6 +26,7 @@ _FULL_PAUSE = 0.02
 _BUSY, _NEWEST = 0.6, 0.2
 #: Seconds until a process whose wake-ups all wait for slow exports looks without being woken.
 _LATE_LOOK = 0.25
+_LEFT = "under way: no answer for a while; the ledger tells how it ends"
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,21 @@ class Outcome:
     text: str
     #: As it stands in the ledger now; None: it was not worked on.
     state: ExportState | None = None
+
+
+class Silence:
+    """Tells which exports only wait for an answer that does not come; by itself: none do."""
+
+    def calls(self) -> int:
+        """Return how many calls that do not end such exports have under way; asked often, so it is cheap."""
+        return 0
+
+    def holds(self, export_id: str) -> bool:
+        """Return whether an export under way is one of them."""
+        return False
+
+    def ended(self, outcome: Outcome) -> None:
+        """Take note of what became of one whose wake-up did not wait for it."""
 
 
 @dataclass(frozen=True)
@@ -63,9 +79,9 @@ class Intake:
         Publishes so many wake-ups.
     stopping
         Tells whether shutdown has begun.
-    silent
-        How many calls only wait for an answer that does not come: their exports cost nothing meanwhile, so others
-        are taken in their stead, half as many as there are places at most.
+    silence
+        Knows the exports that only wait for an answer that does not come: they cost nothing meanwhile, so no wake-up
+        waits for them, and others are taken in their stead, half as many as there are places at most.
     """
 
     def __init__(
@@ -75,12 +91,12 @@ class Intake:
         work: Callable[[Claim], Coroutine[Any, Any, Outcome]],
         ring: Callable[[int], Coroutine[Any, Any, None]],
         stopping: Callable[[], bool],
-        silent: Callable[[], int] = lambda: 0,
+        silence: Silence | None = None,
     ) -> None:
         self._ledger, self._work, self._ring, self._stopping = ledger, work, ring, stopping
-        self._silent = silent
+        self._silence = silence or Silence()
         self._places, self._reserve = places, max(1, places // 10)
-        self._busy: set[asyncio.Task[Outcome]] = set()
+        self._busy: dict[asyncio.Task[Outcome], Claim] = {}
         self._looked_at = float("-inf")
         self._load = 0.0
         self._measured = 0.0, 0.0
@@ -88,7 +104,7 @@ class Intake:
         self._turn = asyncio.Lock()
 
     async def wake(self, named: Sequence[str], *, looks: bool) -> Handled:
-        """Answer a wake-up, and return when none of what it took can go on now.
+        """Answer a wake-up, and return when none of what it took can go on now, or will soon.
 
         Parameters
         ----------
@@ -101,11 +117,19 @@ class Intake:
             tasks, refused, done = await self._collect(list(named), EXPORTS_PER_WAKE_UP if looks else 0)
         while running := [task for task in tasks if not task.done()]:
             await asyncio.wait(running, timeout=_LATE_LOOK)
-            if done and any(not task.done() for task in running):
+            if done and (slow := [task for task in running if not task.done()]):
                 # Every thread of Celery may be waiting like this one, and nobody there to answer another wake-up.
+                if all(self._silence.holds(self._busy[task].export_id) for task in slow):
+                    break
                 tasks += await self._look_late()
         outcomes = [Outcome(export_id, "", f"nothing to do: {why}") for export_id, why in refused.items()]
-        return Handled([*outcomes, *(task.result() for task in tasks)], goes_back=not done)
+        outcomes += [task.result() if task.done() else self._leave(task) for task in tasks]
+        return Handled(outcomes, goes_back=not done)
+
+    def _leave(self, task: asyncio.Task[Outcome]) -> Outcome:
+        claim = self._busy[task]
+        task.add_done_callback(self._ended)
+        return Outcome(claim.export_id, claim.row.get("session", ""), _LEFT, ExportState.RUNNING)
 
     async def _look_late(self) -> list[asyncio.Task[Outcome]]:
         if self._stopping() or time.monotonic() - self._looked_at < _LATE_LOOK:
@@ -143,18 +167,22 @@ class Intake:
 
     def _free(self) -> tuple[int, int]:
         """Return the free places, and those for urgent exports beside them."""
-        busy = max(0, len(self._busy) - min(self._silent(), self._places // 2))
+        busy = max(0, len(self._busy) - min(self._silence.calls(), self._places // 2))
         places = self._places if self._load < _BUSY else max(1, self._places // 6)
         return max(0, places - busy), max(0, self._reserve - max(0, busy - self._places))
 
     def _start(self, claim: Claim) -> asyncio.Task[Outcome]:
         task = asyncio.create_task(self._work(claim))
-        self._busy.add(task)
+        self._busy[task] = claim
         task.add_done_callback(self._finished)
         return task
 
+    def _ended(self, task: asyncio.Task[Outcome]) -> None:
+        if not task.cancelled() and task.exception() is None:
+            self._silence.ended(task.result())
+
     def _finished(self, task: asyncio.Task[Outcome]) -> None:
-        self._busy.discard(task)
+        del self._busy[task]
         self._freed.set()
 
     async def _pause(self) -> None:

@@ -37,6 +37,7 @@ from labrelay_worker.reconciler import Reconciler
 from labrelay_worker.retirement import Retirement
 from labrelay_worker.retrying import RetryPolicy
 from labrelay_worker.settings import WorkerSettings
+from labrelay_worker.silence import SilentCalls
 from labrelay_worker.telemetry.assembling import Telemetry
 from labrelay_worker.telling import tell_job
 
@@ -178,7 +179,7 @@ class Runtime:
             self._take_up,
             self._ring_again,
             self._stopping,
-            self._admissions.silent,
+            SilentCalls(self._admissions, self._jobs),
         )
         self._choices = Choices(self.registry, self._hosts_around, self.settings.strategy)
         self._telemetry.expect(info.name for info in self.registry.infos() if info.enabled)
