@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 
 import pytest
 
@@ -88,10 +89,14 @@ def test_as_many_more_begin_whenever_the_silence_has_lasted_twice_as_long():
 
 def test_one_that_answered_gets_all_that_it_has_places_for_until_it_falls_silent():
     async def scenario() -> None:
-        # Given a destination that has answered
+        # Given a destination that has answered some calls at once, each time more
         door, entered, leave = gate(places=50, risk=3), [], asyncio.Event()
-        async with door.place():
-            door.answered()
+        for many in (3, 9, 21):
+            async with AsyncExitStack() as calls:
+                for _ in range(many):
+                    await calls.enter_async_context(door.place())
+                assert door._room() <= 0
+                door.answered()
 
         # When forty want in, then nobody waits
         tasks = [asyncio.create_task(enter(door, entered, leave, n)) for n in range(40)]
@@ -105,13 +110,13 @@ def test_one_that_answered_gets_all_that_it_has_places_for_until_it_falls_silent
         with pytest.raises(Held, match="none has succeeded"):
             await enter(door, entered, leave, 40)
         assert door.silent() == 40
-        assert door.capacity() == 1  # what answered since it was asked last
+        assert door.capacity() == 3  # what answered since it was asked last
 
         # When one succeeds, then it takes again, and as many wait for it as it can take
         door.answered()
         assert not door.closed()
         assert door.silent() == 0
-        assert door.capacity() == 11
+        assert door.capacity() == 11  # the free places, and the one that answered
         leave.set()
         await asyncio.gather(*tasks)
 

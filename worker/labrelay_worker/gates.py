@@ -15,6 +15,8 @@ _SILENCE = 0.5
 #: Those sent away come back so many seconds apart, so that a long queue costs the process a trickle.
 _APART = 0.02
 _SOONEST = 1.0
+#: Weight of the newest answer in how many calls there have been at once lately.
+_NEWEST = 0.1
 
 
 class Gate:
@@ -23,7 +25,8 @@ class Gate:
     A destination that has not answered yet, or falls silent, is met carefully: as many calls as may fail begin at
     once, and as many again each time the silence has lasted twice as long, so that one that is down meets a handful
     of calls and one that is only slow some more. While it is silent and has its handful, the gate is closed: whoever
-    comes is turned away at once and waits in the ledger. One answer opens it.
+    comes is turned away at once and waits in the ledger. One answer opens it, for some more than twice as many calls
+    as there have been at once lately: in a few answers that is every place, and one that dies takes few with it.
 
     Parameters
     ----------
@@ -49,7 +52,7 @@ class Gate:
         self._require_open = require_open
         self._running: dict[object, float] = {}
         self._answers = False
-        self._answered = 0
+        self._answered, self._lately = 0, 0.0
         self._quiet_since = self._next_turn = self._shut_until = 0.0
         self._waiting: defaultdict[int, deque[asyncio.Future[None]]] = defaultdict(deque)
 
@@ -88,6 +91,8 @@ class Gate:
         """Take note of a confirmed call."""
         self._answers = True
         self._answered += 1
+        running = len(self._running)
+        self._lately = max(running, self._lately + _NEWEST * (running - self._lately))
         self.heard()
         self.let_in()
 
@@ -117,7 +122,8 @@ class Gate:
     def capacity(self) -> int:
         """Return how many more can come until this is asked again, as it went since it was asked last."""
         answered, self._answered = self._answered, 0
-        return max(self._room(), 0) + answered
+        is_trusted = self._answers and not self.silent()
+        return max(self._places - len(self._running) if is_trusted else self._room(), 0) + answered
 
     def let_in(self) -> None:
         """Let in whoever may enter by now; to be called when the risk has changed, too."""
@@ -166,11 +172,11 @@ class Gate:
 
     def _room(self) -> int:
         free, risk = self._places - len(self._running), self._risk()
-        if risk is None or not self._running:
-            return free if risk is None or self._answers else min(free, risk)
-        quiet = self._quiet()
-        if self._answers and quiet < _SILENCE:
+        if risk is None:
             return free
+        quiet = self._quiet() if self._running else 0.0
+        if self._answers and quiet < _SILENCE:
+            return min(free, risk + 2 * int(self._lately) - len(self._running))
         unanswered = sum(began >= self._quiet_since for began in self._running.values())
         return min(free, risk * _handfuls(quiet) - unanswered)
 
