@@ -6,7 +6,7 @@ import signal
 import time
 from collections import Counter
 
-from fault_plan import EVERYWHERE, plan, slow
+from fault_plan import EVERYWHERE, THREADS, plan, slow, under_load
 from fault_world import CAN_BE_ASKED, PLUGINS, World
 
 from labrelay_worker.demo.receiver import Answer
@@ -16,10 +16,7 @@ from labrelay_worker.demo.receiver import Answer
 def worker_killed(w: World, size: float) -> None:
     """SIGKILL whole workers at any moment."""
     count = int(60 * size)
-    slow(w, count)
-    w.start_worker()
-    w.start_worker()
-    with w.submitting(count, 6 * size, EVERYWHERE):
+    with under_load(w, count, 6 * size, THREADS, THREADS):
         for _ in range(int(6 * size) or 1):
             time.sleep(w.random.uniform(0.1, 1))
             w.kill_worker(w.any_worker())
@@ -29,9 +26,7 @@ def worker_killed(w: World, size: float) -> None:
 def child_killed(w: World, size: float) -> None:
     """SIGKILL children of a prefork pool at any moment."""
     count = int(60 * size)
-    slow(w, count)
-    w.start_worker("prefork", 3)
-    with w.submitting(count, 6 * size, EVERYWHERE):
+    with under_load(w, count, 6 * size, ("prefork", 3)):
         for _ in range(int(12 * size)):
             time.sleep(w.random.uniform(0.1, 0.6))
             w.kill_child()
@@ -97,10 +92,7 @@ def producers_killed(w: World, size: float) -> None:
 @plan
 def worker_frozen(w: World, size: float) -> None:
     """SIGSTOP a worker for longer than its lease, then let it go on: its late writes are fenced off."""
-    slow(w, int(40 * size))
-    w.start_worker()
-    w.start_worker()
-    with w.submitting(int(40 * size), 8 * size, EVERYWHERE):
+    with under_load(w, int(40 * size), 8 * size, THREADS, THREADS):
         for _ in range(int(2 * size) or 1):
             time.sleep(0.5)
             w.freeze_worker(4.5)

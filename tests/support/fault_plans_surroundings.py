@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from disks import fill
-from fault_plan import EVERYWHERE, plan, slow
+from fault_plan import EVERYWHERE, PREFORK, THREADS, plan, under_load
 from fault_world import CALL_TIMEOUT, CAN_BE_ASKED, World
 from old_release import name_exports
 
@@ -54,10 +54,7 @@ def wake_ups_doubled(w: World, size: float) -> None:
 @plan
 def redis_killed(w: World, size: float) -> None:
     """SIGKILL Redis and start it again with its append-only file."""
-    slow(w, int(60 * size))
-    w.start_worker()
-    w.start_worker("prefork", 2)
-    with w.submitting(int(60 * size), 6 * size, EVERYWHERE):
+    with under_load(w, int(60 * size), 6 * size, THREADS, PREFORK):
         for _ in range(int(3 * size) or 1):
             time.sleep(w.random.uniform(0.5, 1.5))
             # everysec may lose a second of what was confirmed if the machine dies; a killed process loses nothing
@@ -67,10 +64,7 @@ def redis_killed(w: World, size: float) -> None:
 @plan
 def redis_frozen(w: World, size: float) -> None:
     """SIGSTOP Redis: connections stay, nothing answers."""
-    slow(w, int(40 * size))
-    w.start_worker()
-    w.start_worker()
-    with w.submitting(int(40 * size), 4 * size, EVERYWHERE):
+    with under_load(w, int(40 * size), 4 * size, THREADS, THREADS):
         time.sleep(1)
         w.freeze_redis(20 * size)
 
@@ -78,9 +72,7 @@ def redis_frozen(w: World, size: float) -> None:
 @plan
 def redis_full(w: World, size: float) -> None:
     """Let Redis refuse writes while exports are delivered."""
-    slow(w, int(40 * size))
-    w.start_worker()
-    with w.submitting(int(40 * size), 4 * size, EVERYWHERE):
+    with under_load(w, int(40 * size), 4 * size, THREADS):
         time.sleep(1)
         w.fill_redis(5 * size)
 
@@ -89,11 +81,8 @@ def redis_full(w: World, size: float) -> None:
 def redis_disk_full(w: World, size: float) -> None:
     """Let Redis find no room for its append-only file: it refuses writes until there is."""
     folder = w.redis_on_small_disk("16m")
-    slow(w, int(40 * size))
-    w.start_worker()
-    w.start_worker("prefork", 2)
     filler = folder / "filler"
-    with w.submitting(int(40 * size), 4 * size, EVERYWHERE):
+    with under_load(w, int(40 * size), 4 * size, THREADS, PREFORK):
         time.sleep(1)
         fill(filler)
         time.sleep(5 * size)
@@ -103,10 +92,7 @@ def redis_disk_full(w: World, size: float) -> None:
 @plan
 def connections_dropped(w: World, size: float) -> None:
     """Close every connection to Redis, as a failover does."""
-    slow(w, int(60 * size))
-    w.start_worker()
-    w.start_worker()
-    with w.submitting(int(60 * size), 5 * size, EVERYWHERE):
+    with under_load(w, int(60 * size), 5 * size, THREADS, THREADS):
         for _ in range(int(10 * size)):
             time.sleep(w.random.uniform(0.1, 0.8))
             w.drop_connections()
@@ -116,10 +102,7 @@ def connections_dropped(w: World, size: float) -> None:
 def redis_failed_over(w: World, size: float) -> None:
     """Make the replica the primary, again and again: the old one refuses writes, connections break and lead there."""
     pair = w.replicate_redis()
-    slow(w, int(60 * size))
-    w.start_worker()
-    w.start_worker("prefork", 2)
-    with w.submitting(int(60 * size), 6 * size, EVERYWHERE):
+    with under_load(w, int(60 * size), 6 * size, THREADS, PREFORK):
         for _ in range(int(3 * size) or 1):
             time.sleep(w.random.uniform(0.5, 1.5))
             pair.fail_over(lingering=w.random.uniform(0, 1))
