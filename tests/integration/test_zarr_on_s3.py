@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from s3 import s3, s3_service
 from signals import counts, image
 
 from labrelay_worker.backends.base import AlreadyExists, IsADirectory, NotFound, OutsideRoot, Unavailable, Unsupported
+from labrelay_worker.backends.ngff import object_images
+from labrelay_worker.backends.ngff.bucket import Changed
 from labrelay_worker.backends.zarr import ZarrBackend
 from labrelay_worker.reading.signal import Well
 
@@ -127,6 +130,63 @@ def test_an_image_that_was_never_finished_is_not_there(backend: ZarrBackend, mon
     assert not backend.is_file("a.ome.zarr")
     backend.save(counts((4, 4)), "a.ome.zarr")
     assert np.array_equal(backend.load("a.ome.zarr"), counts((4, 4)))
+
+
+def test_of_two_that_write_one_image_at_once_the_later_one_is_refused(
+    backend: ZarrBackend, s3: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given an image, and a writer that has put its new pixels there
+    first, second = counts((3, 40, 40), seed=1), counts((4, 50, 50), seed=2)
+    backend.save(counts((2, 30, 30)), "a.ome.zarr")
+    check = object_images.check_image
+
+    def meanwhile(*given: Any) -> None:
+        monkeypatch.setattr(object_images, "check_image", check)
+        ZarrBackend(**s3).save(first, "a.ome.zarr", if_exists="replace")
+        check(*given)
+
+    # When another one replaces the image meanwhile, and so deletes what nothing names
+    monkeypatch.setattr(object_images, "check_image", meanwhile)
+    with pytest.raises(Unavailable, match="another worker wrote this image"):
+        backend.save(second, "a.ome.zarr", if_exists="replace")
+    # Then the image is that one's, whole, and a repetition replaces it
+    assert np.array_equal(backend.load("a.ome.zarr"), first)
+    backend.save(second, "a.ome.zarr", if_exists="replace")
+    assert np.array_equal(backend.load("a.ome.zarr"), second)
+
+
+@pytest.mark.parametrize("before", [None, (2, 30, 30)], ids=["first", "replacement"])
+@pytest.mark.parametrize("answer", [Changed, Unavailable])
+def test_a_root_whose_answer_is_lost_never_names_pixels_that_were_taken_back(
+    backend: ZarrBackend, monkeypatch: pytest.MonkeyPatch, before: tuple[int, ...] | None, answer: type[Exception]
+) -> None:
+    if before:
+        backend.save(counts(before), "a.ome.zarr")
+    # Given a service whose answer to the last write is lost: a repetition is refused, or none comes through
+    bucket = type(backend._images.images._bucket)  # type: ignore[attr-defined]
+    put = bucket.put
+
+    def lost(self: Any, key: str, *args: Any, **given: Any) -> None:
+        put(self, key, *args, **given)
+        if key == "a.ome.zarr/zarr.json":
+            raise answer("lost")
+
+    monkeypatch.setattr(bucket, "put", lost)
+    # When an image is stored
+    new = counts((3, 40, 40), seed=1)
+    with nullcontext() if answer is Changed else pytest.raises(Unavailable):
+        backend.save(new, "a.ome.zarr", if_exists="replace")
+    monkeypatch.undo()
+    # Then it is there, whole
+    assert np.array_equal(backend.load("a.ome.zarr"), new)
+
+
+@pytest.mark.parametrize("versions", [("0.4", "0.5"), ("0.5", "0.4")])
+def test_an_image_can_be_replaced_by_one_of_another_version(s3: dict[str, Any], versions: tuple[Any, Any]) -> None:
+    for number, ngff in enumerate(versions):
+        backend, data = ZarrBackend(**s3, ngff=ngff), counts((9, 10 + number))
+        backend.save(data, "a.ome.zarr", if_exists="replace")
+        assert np.array_equal(backend.load("a.ome.zarr"), data)
 
 
 def test_wells_written_at_the_same_time_are_all_declared(s3: dict[str, str]) -> None:

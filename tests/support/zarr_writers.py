@@ -1,4 +1,4 @@
-"""What other processes do to a zarr backend in the fault tests: fill a plate, or die at a chosen step of a write.
+"""What other processes do to a zarr backend in the fault tests: fill, deliver, or die at a chosen step.
 
 Run by a fork server, so each is a real process with threads of its own. A step is a change of the file system:
 a file opened for writing, a piece of it written, flushed, synced or closed, a name made, changed or removed, two
@@ -7,17 +7,22 @@ folders exchanged.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from signals import counts, image
 
+from labrelay.context import ExportContext
+from labrelay_worker.backends.registry import backend_registry
 from labrelay_worker.backends.zarr import ZarrBackend
+from labrelay_worker.destinations.backend import BackendDestination, BackendOptions
 from labrelay_worker.reading.signal import Well
 
 #: Changes of names, as Python announces them.
@@ -103,3 +108,19 @@ def _count_syncs_and_exchanges(count: Callable[[], None]) -> None:
 
 def _is_below(path: object, root: str) -> bool:
     return isinstance(path, str | os.PathLike) and os.fspath(path).startswith(root)
+
+
+def destination(options: dict[str, Any]) -> BackendDestination:
+    """Return a zarr destination with these options of the backend."""
+    name = f"zarr-{hashlib.sha256(str(options).encode()).hexdigest()[:12]}"
+    backend_registry().discover()
+    backend_registry().configure(name, "zarr", options)
+    return BackendDestination("store", BackendOptions(backend=name))
+
+
+def deliver(environment: dict[str, str], options: dict[str, Any], context: ExportContext) -> None:
+    """Deliver a session as a worker does, in a process of its own."""
+    os.environ.update(environment)
+    warnings.simplefilter("ignore")
+    if not destination(options).export(context).success:
+        sys.exit(1)

@@ -56,7 +56,7 @@ class ZarrBackend(StorageBackend):
     codec
         "lz4", "lz4-bitshuffle", "zstd" or "none"; docs/backends.md has the measurements.
     chunk
-        Longest side of a chunk in pixels, a power of two.
+        Longest side of a chunk in pixels, a power of two; in a shard, a chunk is at most 2 MiB.
     levels
         Most resolutions of an image; None: until a plane is at most 512 pixels long. 1: no smaller ones.
     verify

@@ -2,6 +2,10 @@
 
 The arrays of every writing get names of their own, and the root document changes from the old ones to the new ones in
 one write. The arrays of the version before stay for those who still read them, until the next replacement.
+
+Of two that write to one address at once, the one whose root comes second is refused: a root is replaced only if it is
+still the one that was there before the first array was written. So a writer may delete what nothing named before its
+own root was in place, such as the arrays of a killed one: nobody can make a root that names them any more.
 """
 
 from __future__ import annotations
@@ -10,11 +14,21 @@ import re
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, get_args
 
-from labrelay_worker.backends.base import AlreadyExists, BackendError, IfExists, NotFound, is_partial, settle
-from labrelay_worker.backends.ngff.bucket import Bucket, retried
+from labrelay_worker.backends.base import (
+    AlreadyExists,
+    BackendError,
+    Corrupt,
+    IfExists,
+    NotFound,
+    Unavailable,
+    is_partial,
+    settle,
+)
+from labrelay_worker.backends.ngff.bucket import Bucket, Changed, retried
 from labrelay_worker.backends.ngff.checking import check_image
 from labrelay_worker.backends.ngff.codecs import Buffer
 from labrelay_worker.backends.ngff.images import HIDDEN, ROOTS, SUFFIX, Span, Spot, Writing, own_attributes
@@ -35,7 +49,7 @@ class ObjectImages:
     def root(self, address: str) -> bytes | None:
         """Return the root document; None: there is none."""
         found = _root(self._bucket, self._bucket.key(address))
-        return None if found is None else found[1]
+        return None if found is None else found.content
 
     def sizes(self, address: str) -> dict[str, int]:
         """Return the bytes of every object, by key."""
@@ -113,11 +127,33 @@ class ObjectImages:
         self._bucket.delete([f"{key}/{name}" for name in names if name not in ROOTS])
 
 
+@dataclass(frozen=True)
+class _Root:
+    """A root document as it was found."""
+
+    name: str
+    content: bytes
+    version: str | None
+
+    @property
+    def arrays(self) -> list[str]:
+        return list(own_attributes(self.content).get("arrays", []))
+
+
+@dataclass(frozen=True)
+class _Staged:
+    """An image whose arrays are in place: its documents, the root last, and the root that was there before."""
+
+    key: str
+    endings: dict[str, bytes]
+    before: _Root | None
+
+
 class _ObjectWriting:
     def __init__(self, bucket: Bucket) -> None:
         self._bucket = bucket
         self._put: list[str] = []
-        self._ready: list[tuple[str, dict[str, bytes], str | None, list[str]]] = []
+        self._ready: list[_Staged] = []
         self._published: list[tuple[str, bytes | None]] = []
 
     def stage(self, spot: Spot, signal: Signal, recipe: Recipe) -> None:
@@ -135,12 +171,18 @@ class _ObjectWriting:
         last = root_key(recipe.version)
         for name in [name for name in endings if name != last and name not in ROOTS]:
             self._new(f"{key}/{name}", [endings.pop(name)])
-        check_image(_place(self._bucket, key), endings[last])
-        self._remember(key, endings, before)
+        try:
+            check_image(_place(self._bucket, key), endings[last])
+        except Corrupt:
+            if _root(self._bucket, key) != before:  # whoever was first deleted what nothing named
+                raise _overtaken(key) from None
+            raise
+        self._ready.append(_Staged(key, endings, before))
 
     def stage_copy(self, spot: Spot, source: str) -> None:
         here, there = self._bucket.key(source), self._bucket.key(spot.address)
         self._bucket.require_folders(there)
+        before = _root(self._bucket, there)
         roots = {}
         for name in self._bucket.sizes(here):
             if name in HIDDEN:
@@ -148,24 +190,38 @@ class _ObjectWriting:
             else:
                 self._put.append(f"{there}/{name}")
                 self._bucket.copy(f"{here}/{name}", f"{there}/{name}")
-        self._remember(
-            there, dict(sorted(roots.items(), key=lambda item: item[0] in ROOTS)), _root(self._bucket, there)
-        )
+        endings = dict(sorted(roots.items(), key=lambda item: item[0] in ROOTS))
+        self._ready.append(_Staged(there, endings, before))
 
     def publish(self, if_exists: IfExists) -> None:
-        for key, endings, tag, old in self._ready:
-            *others, last = endings
+        for image in self._ready:
+            *others, last = image.endings
             for name in others:
-                self._bucket.put(f"{key}/{name}", [endings[name]])
-            before = _root(self._bucket, key)
-            try:
-                self._bucket.put(f"{key}/{last}", [endings[last]], new=if_exists != "replace" or tag is None)
-            except AlreadyExists:
-                if not settle("file", "file", if_exists, key):
-                    continue
-                self._bucket.put(f"{key}/{last}", [endings[last]])
-            self._published.append((f"{key}/{last}", None if before is None else before[1]))
-            self._forget(key, own_attributes(endings[last]).get("arrays", []), old)
+                self._bucket.put(f"{image.key}/{name}", [image.endings[name]])
+            useless = self._unnamed(image, last)
+            before = image.before if image.before is not None and image.before.name == last else None
+            if self._put_root(image, last, before, if_exists):
+                self._published.append((f"{image.key}/{last}", None if before is None else before.content))
+                self._bucket.delete(useless)
+
+    def _put_root(self, image: _Staged, last: str, before: _Root | None, if_exists: IfExists) -> bool:
+        """Make an image visible; return False where the policy is to leave what came in between."""
+        root = image.endings[last]
+        version = None if before is None else before.version
+        try:
+            self._bucket.put(f"{image.key}/{last}", [root], new=before is None, version=version)
+        except (AlreadyExists, Changed):
+            found = _root(self._bucket, image.key)
+            if found is not None and found.content == root:
+                return True  # ours: its answer was lost, and the repetition found it
+            if settle("file", "file", if_exists, image.key):
+                raise _overtaken(image.key) from None
+            return False
+        except Unavailable:
+            # It may have arrived, or may yet: its arrays stay, for it or for the next writer to delete.
+            self._put = [key for key in self._put if not key.startswith(f"{image.key}/")]
+            raise
+        return True
 
     def take_back(self) -> None:
         """Undo what can be undone: put back the roots that were replaced, delete what was written."""
@@ -181,23 +237,24 @@ class _ObjectWriting:
         self._put.append(key)
         self._bucket.put(key, pieces)
 
-    def _remember(self, key: str, endings: dict[str, bytes], before: tuple[str, bytes] | None) -> None:
-        old = [] if before is None else list(own_attributes(before[1]).get("arrays", []))
-        self._ready.append((key, endings, None if before is None else before[0], old))
-
-    def _forget(self, key: str, current: Sequence[str], old: Sequence[str]) -> None:
-        """Delete arrays that neither the image nor the one before it names."""
-        if not old:
-            return
-        kept = {*current, *old}
-        names = [name for name in self._bucket.sizes(key) if "/" in name and name.split("/")[0] not in kept]
-        self._bucket.delete([f"{key}/{name}" for name in names])
+    def _unnamed(self, image: _Staged, last: str) -> list[str]:
+        """Return what neither the image nor the one before it names: arrays of killed writers and older versions."""
+        before = image.before
+        kept = {*own_attributes(image.endings[last]).get("arrays", []), *(before.arrays if before else [])}
+        names = (name.split("/") for name in self._bucket.sizes(image.key))
+        useless = ["/".join([image.key, *parts]) for parts in names if len(parts) > 1 and parts[0] not in kept]
+        # The root of another version of the format would go on naming the arrays before.
+        return useless if before is None or before.name == last else [*useless, f"{image.key}/{before.name}"]
 
 
-def _root(bucket: Bucket, key: str) -> tuple[str, bytes] | None:
+def _overtaken(key: str) -> Unavailable:
+    return Unavailable(f"{key}: another worker wrote this image at the same time; it is tried again later")
+
+
+def _root(bucket: Bucket, key: str) -> _Root | None:
     for name in ROOTS:
         with suppress(NotFound):
-            return name, bucket.get(f"{key}/{name}")
+            return _Root(name, *bucket.get_version(f"{key}/{name}"))
     return None
 
 
