@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import uuid
+from collections.abc import Mapping
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import (
     AwareDatetime,
@@ -18,6 +19,7 @@ from pydantic import (
     ConfigDict,
     Field,
     PrivateAttr,
+    TypeAdapter,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -138,6 +140,8 @@ class ExportContext(_Wire):
     # Known to the ledger alone, so not part of the wire form.
     _revision: int = PrivateAttr(default=1)
     _previous_receipts: dict[str, Receipt] = PrivateAttr(default_factory=dict)
+    # Where a worker delivers it several times: the wire form but for the results, made once for all of its copies.
+    _shared_wire: list[str] | None = PrivateAttr(default=None)
 
     @field_validator("dt_to")
     @classmethod
@@ -172,6 +176,7 @@ class ExportContext(_Wire):
         return self.model_copy()._number(revision, previous_receipts)
 
     def _number(self, revision: int, previous_receipts: dict[str, Receipt]) -> ExportContext:
+        self._shared_wire = []
         self._revision = revision
         self._previous_receipts = previous_receipts
         return self
@@ -249,8 +254,31 @@ class ExportContext(_Wire):
 
     def to_json(self) -> str:
         """Return the wire form."""
-        return self.model_dump_json(by_alias=True, exclude_none=True)
+        shared = self._shared_wire
+        if shared is None:
+            return self.model_dump_json(by_alias=True, exclude_none=True)
+        if not shared:
+            shared += (
+                self.model_dump_json(by_alias=True, exclude_none=True, include=f)[1:-1] for f in _AROUND_RESULTS
+            )
+        results = _RESULTS.dump_json(self.previous_results, exclude_none=True).decode()
+        return f'{{{shared[0]},"previous_results":{results},{shared[1]}}}'
 
+    def _dumped(self, fields: set[str] | None = None) -> str:
+        return self.model_dump_json(by_alias=True, exclude_none=True, include=fields)
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Return a copy, with other values where they are given."""
+        copy = super().model_copy(update=update, deep=deep)
+        copy._shared_wire = None if self._shared_wire is None else []
+        return copy
+
+
+_RESULTS = TypeAdapter(dict[str, ExportResult])
+#: Names of the fields before and after the results, in the order of the wire form; none of these parts is ever empty.
+_FIELDS = list(ExportContext.model_fields)
+_AT = _FIELDS.index("previous_results")
+_AROUND_RESULTS = set(_FIELDS[:_AT]), set(_FIELDS[_AT + 1 :])
 
 _CURES = {
     "extra_forbidden": "Remove it or correct its spelling; the schema lists every field",

@@ -87,6 +87,18 @@ def test_another_version_is_refused_by_name() -> None:
     assert "labrelay.export_context/1" in str(error)
 
 
+def test_a_numbered_context_travels_as_any_other_whatever_results_come_to_it() -> None:
+    # Given a context that a worker delivers, whose wire form was asked for
+    context = ExportContext.parse(FULL).of_revision(2, {})
+    context.to_json()
+    # When results come to it, then it is written as one that has them from the start
+    result = ExportResult(success=True, destination_name="cdcs", record_id="7")
+    told = ExportContext.parse(FULL).with_results({"cdcs": result})
+    assert context.with_results({"cdcs": result}).to_json() == told.to_json()
+    # And a copy with other values is written with these
+    assert json.loads(context.model_copy(update={"user": "eve"}).to_json())["user"] == "eve"
+
+
 def test_what_only_the_ledger_knows_does_not_travel() -> None:
     # Given a context as the ledger numbers it
     receipt = Receipt(destination="cdcs", record_id="7", at=utc_now())

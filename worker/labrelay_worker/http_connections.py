@@ -186,7 +186,10 @@ class Connections:
     def __init__(self, tls: ssl.SSLContext, timeout: float, headers: Mapping[str, str]) -> None:
         self._tls, self._timeout = tls, timeout
         self._headers = {"User-Agent": "labrelay", "Accept": "*/*", **headers}
+        #: Header lines by what a request gives itself: put together once, not for every request.
+        self._fixed: dict[tuple[str | None, tuple[str, ...]], str] = {}
         self._idle: defaultdict[tuple[str, str, int], deque[_Connection]] = defaultdict(deque)
+        self._expiry = _Expiry()
         self._closed = False
 
     async def request(self, method: str, url: str | yarl.URL, headers: Mapping[str, str], body: bytes) -> Reply:
@@ -207,14 +210,14 @@ class Connections:
         deadline = loop.time() + self._timeout
         connection = self._take(place, loop.time()) or await self._connect(place)
         answer = connection.ask(head + body)
-        timer = loop.call_at(deadline, _expire, answer)
+        self._expiry.add(answer, deadline)
         try:
             reply = await answer
         except BaseException:
             connection.give_up()
             raise
         finally:
-            timer.cancel()
+            self._expiry.remove(answer)
         if connection.usable and not self._closed:
             connection.idle_since = loop.time()
             self._idle[place.origin].append(connection)
@@ -257,18 +260,56 @@ class Connections:
         return connection
 
     def _head(self, method: str, place: Place, headers: Mapping[str, str], length: int) -> bytes:
-        every = {**self._headers, **headers}
+        question = place.authorization, tuple(headers)
+        fixed = self._fixed.get(question)
+        if fixed is None:
+            fixed = self._fixed[question] = self._fixed_lines(place, headers)
+        start = f"{method} {place.target} HTTP/1.1\r\nHost: {place.host_header}\r\nContent-Length: {length}\r\n"
+        return f"{start}{fixed}{_lines(headers)}\r\n".encode()
+
+    def _fixed_lines(self, place: Place, given: Mapping[str, str]) -> str:
+        """Return the headers that are the same for every request that gives these others itself."""
+        every = dict(self._headers)
         if place.authorization is not None:
             every.setdefault("Authorization", place.authorization)
-        lines = [f"{method} {place.target} HTTP/1.1", f"Host: {place.host_header}", f"Content-Length: {length}"]
-        lines += [f"{name}: {value}" for name, value in every.items()]
-        head = "\r\n".join(lines)
-        if any(sign in value for value in every.values() for sign in _FORBIDDEN):
-            msg = "a header has a line break in it"
-            raise ValueError(msg)
-        return f"{head}\r\n\r\n".encode()
+        return _lines({name: value for name, value in every.items() if name not in given})
 
 
-def _expire(answer: asyncio.Future[Reply]) -> None:
-    if not answer.done():
-        answer.set_exception(AnswerLost("TimeoutError"))
+def _lines(headers: Mapping[str, str]) -> str:
+    lines = [f"{name}: {value}\r\n" for name, value in headers.items()]
+    if any(sign in value for value in headers.values() for sign in _FORBIDDEN):
+        msg = "a header has a line break in it"
+        raise ValueError(msg)
+    return "".join(lines)
+
+
+class _Expiry:
+    """Ends requests whose time is over: one timer for all of them, because nearly all end long before."""
+
+    def __init__(self) -> None:
+        self._deadlines: dict[asyncio.Future[Reply], float] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._looks_at = float("inf")
+
+    def add(self, answer: asyncio.Future[Reply], deadline: float) -> None:
+        self._deadlines[answer] = deadline
+        if deadline < self._looks_at:
+            self._look_at(deadline)
+
+    def remove(self, answer: asyncio.Future[Reply]) -> None:
+        del self._deadlines[answer]
+
+    def _look_at(self, at: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer, self._looks_at = asyncio.get_running_loop().call_at(at, self._look), at
+
+    def _look(self) -> None:
+        now = asyncio.get_running_loop().time()
+        for answer, deadline in self._deadlines.items():
+            if deadline <= now and not answer.done():
+                answer.set_exception(AnswerLost("TimeoutError"))
+        self._timer, self._looks_at = None, float("inf")
+        later = min((deadline for deadline in self._deadlines.values() if deadline > now), default=None)
+        if later is not None:
+            self._look_at(later)

@@ -17,13 +17,17 @@ from labrelay.results import ExportState
 from labrelay_worker.ledger import UNCOUNTED, Claim, Places, Taken, WorkerLedger
 
 #: Seconds between two looks of one wake-up. Exports submitted one by one come in handfuls then, and the first look
-#: that finds nothing ends it; until then producers publish no other.
+#: that finds nothing ends it; until then producers publish no other. After a look that brought little, or with few
+#: places free, twice as long: a look costs as much for one export as for many.
 _PAUSE = 0.005
+_HANDFUL = 8
 #: Seconds between two looks for urgent exports while every place is taken.
 _FULL_PAUSE = 0.02
-#: A loop that computes for this share of the time is busy: more exports at once would only make each of them slower,
-#: the urgent ones too. A sixth of the places keeps it so; `_NEWEST` is the weight of the latest measurement.
-_BUSY, _NEWEST = 0.6, 0.2
+#: Seconds by which the loop may be behind because it computes. Beyond it, more exports at once would not be delivered
+#: sooner, and an urgent one would wait for all of them at each of its steps; so fewer are taken, at the least a sixth
+#: of the places. `_NEWEST` is the weight of the latest measurement.
+_BEHIND, _NEWEST = 0.006, 0.25
+_FEWER, _MORE, _LEAST = 0.9, 0.02, 1 / 6
 #: Seconds until a process whose wake-ups all wait for slow exports looks without being woken.
 _LATE_LOOK = 0.25
 _LEFT = "under way: no answer for a while; the ledger tells how it ends"
@@ -98,8 +102,9 @@ class Intake:
         self._places, self._reserve = places, max(1, places // 10)
         self._busy: dict[asyncio.Task[Outcome], Claim] = {}
         self._looked_at = float("-inf")
-        self._load = 0.0
-        self._measured = 0.0, 0.0
+        self._allowed = float(places)
+        self._behind = 0.0
+        self._brought = 0
         self._freed = asyncio.Event()
         self._turn = asyncio.Lock()
 
@@ -156,6 +161,7 @@ class Intake:
             if now or (left and free + reserve):
                 taken = await self._take(now, Places(free - len(now), reserve, left))
                 tasks += [self._start(claim) for claim in taken.claims]
+                self._brought = len(taken.claims)
                 refused |= taken.refused
                 if left:
                     left = 0 if taken.used_up else max(1, left - len(taken.claims) - len(taken.refused))
@@ -168,8 +174,7 @@ class Intake:
     def _free(self) -> tuple[int, int]:
         """Return the free places, and those for urgent exports beside them."""
         busy = max(0, len(self._busy) - min(self._silence.calls(), self._places // 2))
-        places = self._places if self._load < _BUSY else max(1, self._places // 6)
-        return max(0, places - busy), max(0, self._reserve - max(0, busy - self._places))
+        return max(0, int(self._allowed) - busy), max(0, self._reserve - max(0, busy - self._places))
 
     def _start(self, claim: Claim) -> asyncio.Task[Outcome]:
         task = asyncio.create_task(self._work(claim))
@@ -186,17 +191,19 @@ class Intake:
         self._freed.set()
 
     async def _pause(self) -> None:
-        if not self._free()[0]:
+        free = self._free()[0]
+        if not free:
             self._freed.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout(_FULL_PAUSE):
                     await self._freed.wait()
-        await asyncio.sleep(_PAUSE)
-        self._measure()
-
-    def _measure(self) -> None:
+        pause = _PAUSE if min(free, self._brought) >= _HANDFUL else 2 * _PAUSE
         # The thread's own computing time: that other processes take the machine is no reason to take on less.
-        (wall, computed), self._measured = self._measured, (time.monotonic(), time.thread_time())
-        passed = self._measured[0] - wall
-        if passed > 0:
-            self._load += _NEWEST * ((self._measured[1] - computed) / passed - self._load)
+        computed = time.thread_time()
+        await asyncio.sleep(pause)
+        behind = max(0.0, time.thread_time() - computed - pause)
+        self._behind += _NEWEST * (behind - self._behind)
+        if self._behind > _BEHIND:
+            self._allowed = max(self._places * _LEAST, 1.0, self._allowed * _FEWER)
+        else:
+            self._allowed = min(self._places, self._allowed + max(1.0, self._places * _MORE))
