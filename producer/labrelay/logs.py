@@ -9,8 +9,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -23,14 +22,19 @@ _about: ContextVar[tuple[str, str]] = ContextVar("labrelay_about", default=("", 
 _OWN_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "export_id", "session", "color"}
 
 
-@contextmanager
-def about(export_id: str, session: str) -> Iterator[None]:
+class about(AbstractContextManager[None]):  # noqa: N801  read as a word: ``with about(...):``
     """Let every line logged meanwhile say which export it is about, in this task or thread and those it starts."""
-    token = _about.set((export_id, session))
-    try:
-        yield
-    finally:
-        _about.reset(token)
+
+    __slots__ = ("_named", "_token")
+
+    def __init__(self, export_id: str, session: str) -> None:
+        self._named = export_id, session
+
+    def __enter__(self) -> None:
+        self._token = _about.set(self._named)
+
+    def __exit__(self, *_: object) -> None:
+        _about.reset(self._token)
 
 
 class ExportFilter(logging.Filter):

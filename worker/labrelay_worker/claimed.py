@@ -24,6 +24,8 @@ class LedgerJob:
 
     def __init__(self, ledger: WorkerLedger, claim: Claim) -> None:
         row = whole_row(claim.row)
+        known = {field: value for field, value in row.items() if field[1:2] == ":"}  # of single destinations
+        begun = by_destination(known, FIELD_INTENT)
         self._ledger = ledger
         self.export_id, self.token = claim.export_id, row["token"]
         self.session, self.instrument = row["session"], row["instrument"]
@@ -33,19 +35,19 @@ class LedgerJob:
         self.strategy = Strategy.ALL
         self.created = float(row["created"]) / 1000
         self.runs = int(row["runs"])
-        self.receipts = _receipts(row, FIELD_RECEIPT)
-        intents = {n: orjson.loads(v) for n, v in by_destination(row, FIELD_INTENT).items() if n not in self.receipts}
+        self.receipts = _receipts(known, FIELD_RECEIPT)
+        intents = {n: orjson.loads(v) for n, v in begun.items() if n not in self.receipts}
         self.open_intents = set(intents)
         revision = int(row["revision"])
         self.earlier_intents = {
             n: i["revision"] for n, i in intents.items() if i.get("revision", revision) < revision
         }
         context = ExportContext.parse(row["context"], source=f"export {claim.export_id}")
-        self.context = context._number(revision, _receipts(row, FIELD_PREVIOUS_RECEIPT))
+        self.context = context._number(revision, _receipts(known, FIELD_PREVIOUS_RECEIPT))
         self.cancel_requested = row.get("cancel") == "1"
         self.lease_until = claim.asked_at + ledger.lease_seconds
         self._clock = claim.server_now - claim.asked_at
-        self._known = {n: Delivery.model_validate_json(v) for n, v in by_destination(row, FIELD_DELIVERY).items()}
+        self._known = {n: Delivery.model_validate_json(v) for n, v in by_destination(known, FIELD_DELIVERY).items()}
         self.deliveries: dict[str, Delivery] = {}
         #: State and summary as last given back.
         self.settled: tuple[ExportState, str] = (ExportState.RUNNING, "")

@@ -35,6 +35,7 @@ from labrelay_worker.destinations.base import Destination, Limits
 from labrelay_worker.guarding import RecordGuard
 from labrelay_worker.guests import deliver
 from labrelay_worker.planning import Hold
+from labrelay_worker.timelimits import TimeLimit
 from labrelay_worker.watching import watching
 
 #: Seconds a delivery waits for a thread in the process.
@@ -78,6 +79,7 @@ class HostedDestination:
         self.redact = redact
         self.limits = limits or Limits()
         self._timeout: float = getattr(destination, "timeout", None) or call_timeout
+        self._limit = TimeLimit(self._timeout)
         self._records = records
         self._threads = asyncio.Semaphore(threads)
         self._blocking = not inspect.iscoroutinefunction(destination.export)
@@ -201,7 +203,7 @@ class HostedDestination:
 
     async def _call(self, function: Callable[..., Any], *arguments: Any, sends: bool) -> Any:
         try:
-            async with asyncio.timeout(self._timeout):
+            with self._limit.over_call():
                 if _is_async(getattr(function, "__func__", function)):
                     return await function(*arguments)
                 outcome = await self._in_thread(function, *arguments)

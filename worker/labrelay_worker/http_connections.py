@@ -20,6 +20,8 @@ import httptools
 import yarl
 from multidict import CIMultiDict
 
+from labrelay_worker.timelimits import Expiry
+
 #: Servers and balancers close idle connections after a while; a request must not meet that moment.
 _IDLE_SECONDS = 15.0
 _CONNECT_SECONDS = 10.0
@@ -189,7 +191,7 @@ class Connections:
         #: Header lines by what a request gives itself: put together once, not for every request.
         self._fixed: dict[tuple[str | None, tuple[str, ...]], str] = {}
         self._idle: defaultdict[tuple[str, str, int], deque[_Connection]] = defaultdict(deque)
-        self._expiry = _Expiry()
+        self._expiry = Expiry(_expire)
         self._closed = False
 
     async def request(self, method: str, url: str | yarl.URL, headers: Mapping[str, str], body: bytes) -> Reply:
@@ -283,33 +285,6 @@ def _lines(headers: Mapping[str, str]) -> str:
     return "".join(lines)
 
 
-class _Expiry:
-    """Ends requests whose time is over: one timer for all of them, because nearly all end long before."""
-
-    def __init__(self) -> None:
-        self._deadlines: dict[asyncio.Future[Reply], float] = {}
-        self._timer: asyncio.TimerHandle | None = None
-        self._looks_at = float("inf")
-
-    def add(self, answer: asyncio.Future[Reply], deadline: float) -> None:
-        self._deadlines[answer] = deadline
-        if deadline < self._looks_at:
-            self._look_at(deadline)
-
-    def remove(self, answer: asyncio.Future[Reply]) -> None:
-        del self._deadlines[answer]
-
-    def _look_at(self, at: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer, self._looks_at = asyncio.get_running_loop().call_at(at, self._look), at
-
-    def _look(self) -> None:
-        now = asyncio.get_running_loop().time()
-        for answer, deadline in self._deadlines.items():
-            if deadline <= now and not answer.done():
-                answer.set_exception(AnswerLost("TimeoutError"))
-        self._timer, self._looks_at = None, float("inf")
-        later = min((deadline for deadline in self._deadlines.values() if deadline > now), default=None)
-        if later is not None:
-            self._look_at(later)
+def _expire(answer: asyncio.Future[Reply]) -> None:
+    if not answer.done():
+        answer.set_exception(AnswerLost("TimeoutError"))

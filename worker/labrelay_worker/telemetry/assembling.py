@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from redis.asyncio import Redis
@@ -84,13 +84,14 @@ class Telemetry:
             around = {name: TracedHost(host, self._tracing.tracer) for name, host in around.items()}
         return around
 
-    @contextmanager
-    def running(self, claim: Claim, job: LedgerJob) -> Iterator[None]:
+    def running(self, claim: Claim, job: LedgerJob) -> AbstractContextManager[None]:
         """Count, trace and name in the log what is done for an export meanwhile."""
         if self._metrics is None and self._tracing is None:
-            with about(job.export_id, job.session):
-                yield
-            return
+            return about(job.export_id, job.session)
+        return self._observed(claim, job)
+
+    @contextmanager
+    def _observed(self, claim: Claim, job: LedgerJob) -> Iterator[None]:
         with about(job.export_id, job.session), ExitStack() as stack:
             if self._metrics is not None:
                 stack.enter_context(self._metrics.in_flight.track_inprogress())
