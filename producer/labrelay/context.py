@@ -45,9 +45,12 @@ class _Wire(BaseModel):
 @lru_cache(maxsize=4096)  # asked for several times in every delivery
 def export_id_of(instrument_pid: str, session_identifier: str) -> str:
     """Return the id of a session's export, whether or not it was submitted."""
+    # `uuid.uuid5`, which hashes the namespace each time, and makes an object that is a text again at once.
     sha1 = _SHA1_OF_NAMESPACE.copy()
     sha1.update(f"{instrument_pid}\n{session_identifier}".encode())
-    return str(uuid.UUID(bytes=sha1.digest()[:16], version=5))  # `uuid.uuid5`, which hashes the namespace each time
+    hexed = sha1.hexdigest()
+    variant = "89ab"[int(hexed[16], 16) & 3]
+    return f"{hexed[:8]}-{hexed[8:12]}-5{hexed[13:16]}-{variant}{hexed[17:20]}-{hexed[20:32]}"
 
 
 class Artifact(_Wire):

@@ -14,7 +14,7 @@ from labrelay.errors import LedgerUnavailable, NoSuchExport, NotPermitted
 from labrelay.names import FIELD_EARLIER, Keys
 from labrelay.outages import explain, is_demoted, is_forbidden, is_outage, said
 from labrelay.packed import whole_trail, with_packed
-from labrelay.pipelining import Command, answers_to
+from labrelay.pipelining import Command, answers_to, handfuls
 from labrelay.priorities import Priority
 from labrelay.redaction import redact
 from labrelay.replicas import REPLICA_WAIT_MS, require_replicas
@@ -79,18 +79,6 @@ def connect(settings: ProducerSettings) -> redis.Redis:
     )
 
 
-def _chunks(entries: Sequence[Entry]) -> Iterator[Sequence[Entry]]:
-    """Yield the entries in handfuls for one call of the script each."""
-    start = size = 0
-    for end, entry in enumerate(entries):
-        size += len(entry.context)
-        if end > start and (end - start == _SUBMITTED_AT_ONCE or size > _CHARACTERS_AT_ONCE):
-            yield entries[start:end]
-            start, size = end, len(entry.context)
-    if entries:
-        yield entries[start:]
-
-
 def _arguments(entry: Entry) -> tuple[str, ...]:
     return (
         entry.export_id,
@@ -143,7 +131,7 @@ class Ledger:
         LedgerUnavailable
             Redis is away, frozen or full. Whether the exports arrived is unknown; the same submit again is safe.
         """
-        chunks = list(_chunks(entries))
+        chunks = list(handfuls(entries, lambda entry: len(entry.context), _SUBMITTED_AT_ONCE, _CHARACTERS_AT_ONCE))
         calls: list[Command] = [
             (
                 *("EVALSHA", self._submit.sha, 0, self._keys.prefix, int(replace), self._grace_ms),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     import redis
@@ -12,6 +12,25 @@ if TYPE_CHECKING:
 _IN_FLIGHT = 8
 
 Command = Sequence[str | int]
+Item = TypeVar("Item")
+
+
+def handfuls(items: Sequence[Item], size: Callable[[Item], int], most: int, largest: int) -> Iterator[Sequence[Item]]:
+    """Yield items in order, at most so many at once and no larger together, save one that is larger by itself.
+
+    Examples
+    --------
+    >>> list(handfuls(["a", "b", "c", "long", "d"], len, most=2, largest=3))
+    [['a', 'b'], ['c'], ['long'], ['d']]
+    """
+    start = together = 0
+    for end, item in enumerate(items):
+        together += size(item)
+        if end > start and (end - start == most or together > largest):
+            yield items[start:end]
+            start, together = end, size(item)
+    if items:
+        yield items[start:]
 
 
 def answers_to(client: redis.Redis, commands: Sequence[Command]) -> list[Any]:

@@ -12,6 +12,7 @@ from labrelay.flushing import BackgroundFlusher, FlushReport, flush
 from labrelay.ledger import Answer, Entry
 from labrelay.outbox import Outbox
 from labrelay.patience import Helpers, Patience
+from labrelay.pipelining import handfuls
 from labrelay.results import Submission
 from labrelay.sending import Sender, explain_conflict
 from labrelay.settings import ProducerSettings
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(__name__)
 
-_PIPELINE = 500
+#: Of one call that is waited for: Redis needs a fraction of the patience there is for it.
+_TOGETHER, _CHARACTERS_TOGETHER = 5000, 16 * 2**20
 #: Of one submit, for what waited before it; the rest is left to the background or the next one.
 _FLUSH_SECONDS = 0.5
 #: What Redis has left of this may be spent waiting for neighbours at the outbox: together under three seconds.
@@ -73,11 +75,9 @@ class Submitter:
             behind = self._catch_up(entries, patience, warnings) if spools else frozenset[str]()
             if named:
                 patience.call(lambda: self._refuse_unserved(named))
-            for start in range(0, len(entries), _PIPELINE):
-                chunk = range(start, min(start + _PIPELINE, len(entries)))
-                self._send(
-                    entries, [i for i in chunk if entries[i].export_id not in behind], replace, patience, taken
-                )
+            ahead = [index for index, entry in enumerate(entries) if entry.export_id not in behind]
+            for group in handfuls(ahead, lambda index: len(entries[index].context), _TOGETHER, _CHARACTERS_TOGETHER):
+                self._send(entries, group, replace, patience, taken)
             self._doubted_until, self._is_spooling = 0.0, False
         except LedgerUnavailable as error:
             if not spools:
@@ -169,10 +169,9 @@ class Submitter:
         patience: Patience,
         taken: dict[int, Submission],
     ) -> None:
-        if indexes:
-            answers, late = self._sender.send([entries[i] for i in indexes], replace=replace, patience=patience)
-            for index, answer in zip(indexes, answers, strict=True):
-                taken[index] = _answered(entries[index], answer, late)
+        answers, late = self._sender.send([entries[i] for i in indexes], replace=replace, patience=patience)
+        for index, answer in zip(indexes, answers, strict=True):
+            taken[index] = _answered(entries[index], answer, late)
 
     def _spool(self, entries: Sequence[Entry], *, replace: bool, submitted: float, why: str, patience: float) -> None:
         try:

@@ -174,7 +174,7 @@ def test_a_new_revision_does_not_overtake_one_that_still_waits(desk, monkeypatch
 
 def test_many_submits_with_redis_lost_on_the_way_are_accepted_or_spooled_each_once(desk, monkeypatch):
     # Given a ledger that goes away after the first chunk
-    monkeypatch.setattr("labrelay.submitting._PIPELINE", 10)
+    monkeypatch.setattr("labrelay.submitting._TOGETHER", 10)
     take = desk.ledger.submit
 
     def once(entries, *, replace):

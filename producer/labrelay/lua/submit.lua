@@ -14,39 +14,38 @@ if #ARGV > 4 then
   for i, found in ipairs(redis.call('HMGET', prefix .. 'sessions', unpack(named))) do sessions[named[i]] = found end
 end
 
--- The index entries of new exports that are still to be written.
-local queued, due, of_sessions, ready = {}, {}, {}, {}
+-- What new exports add to the indexes, still to be written: score or session, and id, in turns.
+local queued, due, of_sessions, ready, last = {}, {}, {}, {}, 0
 local now_text, due_text = text(now), text(now + grace)
 local line_of_trail = now_text .. ' {"event":"accepted","detail":"revision 1"}'
 local accepted = {'accepted', 'queued', 1, ''}
 
 local function write_indexes()
-  if #queued == 0 then return end
+  if last == 0 then return end
   redis.call('ZADD', prefix .. 'state:queued', unpack(queued))
   redis.call('ZADD', prefix .. 'due', unpack(due))
   redis.call('HSET', prefix .. 'sessions', unpack(of_sessions))
   -- NX as in `make_ready`.
   for priority, exports in pairs(ready) do redis.call('ZADD', ready_key(priority), 'NX', unpack(exports)) end
-  queued, due, of_sessions, ready = {}, {}, {}, {}
-end
-
-local function append(list, key, value)
-  list[#list + 1] = key
-  list[#list + 1] = value
+  queued, due, of_sessions, ready, last = {}, {}, {}, {}, 0
 end
 
 local function accept(id, digest, context, strategy, destinations, session, instrument, priority, traceparent)
-  redis.call('HSET', row_key(id), 'digest', digest, 'context', context, 'strategy', strategy,
-    'destinations', destinations, 'session', session, 'instrument', instrument, 'revision', 1, 'created', now_text,
-    'not_before', 0, 'priority', priority, 'state', 'queued', 'updated', now_text, 'token', 0, 'runs', 0,
-    unpack(traceparent ~= '' and {'traceparent', traceparent} or {}))
+  local key = row_key(id)
+  redis.call('HSET', key, 'digest', digest, 'context', context, 'strategy', strategy, 'destinations', destinations,
+    'session', session, 'instrument', instrument, 'revision', 1, 'created', now_text, 'not_before', 0,
+    'priority', priority, 'state', 'queued', 'updated', now_text, 'token', 0, 'runs', 0)
+  if traceparent ~= '' then redis.call('HSET', key, 'traceparent', traceparent) end
   redis.call('RPUSH', prefix .. 'trail:' .. id, line_of_trail)
-  sessions[session] = sessions[session] and (sessions[session] .. ' ' .. id) or id
-  append(of_sessions, session, sessions[session])
-  append(queued, now_text, id)
-  append(due, due_text, id)
-  ready[priority] = ready[priority] or {}
-  append(ready[priority], now_text, id)
+  local known = sessions[session]
+  sessions[session] = known and (known .. ' ' .. id) or id
+  local same = ready[priority] or {}
+  ready[priority] = same
+  same[#same + 1], same[#same + 2] = now_text, id
+  queued[last + 1], queued[last + 2] = now_text, id
+  due[last + 1], due[last + 2] = due_text, id
+  of_sessions[last + 1], of_sessions[last + 2] = session, sessions[session]
+  last = last + 2
   return accepted
 end
 
@@ -65,9 +64,11 @@ local function hasten(id, from, to)
 end
 
 local function submit(id, digest, context, strategy, destinations, session, instrument, priority, traceparent)
-  local key = row_key(id)
-  local old = redis.call('HMGET', key, 'state', 'digest', 'strategy', 'destinations', 'revision', 'lease_until',
-    'not_before', 'priority')
+  local key, old = row_key(id), {}
+  if redis.call('HGET', key, 'state') then
+    old = redis.call('HMGET', key, 'state', 'digest', 'strategy', 'destinations', 'revision', 'lease_until',
+      'not_before', 'priority')
+  end
   local tombstone = not old[1] and archived[id]
   if tombstone then
     tombstone = cjson.decode(tombstone)
