@@ -8,8 +8,9 @@ Examples
 <ExportState.DELIVERED: 'delivered'>
 """
 
-from labrelay.client import Client, cancel, plan, status, submit, submit_many, wait
+from labrelay.client import Client
 from labrelay.context import Activity, Artifact, ExportContext, ReservationEvent
+from labrelay.process_client import cancel, plan, status, submit, submit_many, wait
 from labrelay.results import ExportResult, ExportState, ExportStatus, Receipt, Submission
 
 __all__ = [

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from labrelay.cli import as_json, console, open_client, print_json
+from labrelay.cli_parts import as_json, console, open_client, print_json
 from labrelay.deadletters import REPLAYABLE, Assumption, Filter, doubts_of, parse_since
 from labrelay.errors import InvalidInput
 from labrelay.results import ExportStatus, Replayed

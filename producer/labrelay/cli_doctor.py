@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from labrelay.cli import as_json, console, first_of, print_json
+from labrelay.cli_parts import as_json, console, first_of, print_json
 from labrelay.errors import InvalidInput
 from labrelay.names import ENTRY_POINTS_SETTINGS
 from labrelay.settings import ProducerSettings, load_settings

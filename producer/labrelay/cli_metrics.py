@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from labrelay.cli import as_json
+from labrelay.cli_parts import as_json
 from labrelay.errors import InvalidInput, LedgerUnavailable
 from labrelay.settings import ProducerSettings, load_settings
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from labrelay.cli import as_json, console, destination_names, open_client, print_json
+from labrelay.cli_parts import as_json, console, destination_names, open_client, print_json
 from labrelay.errors import LedgerUnavailable
 
 _PATH = click.Path(path_type=Path)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from labrelay.cli import as_json, console, open_client, print_json
+from labrelay.cli_parts import as_json, console, open_client, print_json
 from labrelay.errors import InvalidInput, LedgerUnavailable
 from labrelay.outbox import Outbox
 from labrelay.settings import ProducerSettings, load_settings

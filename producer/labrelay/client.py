@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from labrelay.archive import archived_trail
 from labrelay.context import ExportContext
 from labrelay.deadletters import REPLAYABLE, Assumption, DeadLetters, Filter
-from labrelay.errors import ExportConflict, InvalidInput, LabrelayError, NoSuchExport, WaitTimeout
+from labrelay.entries import Wanted, make_entries, priority_for
+from labrelay.errors import ExportConflict, InvalidInput
 from labrelay.flushing import FlushReport
-from labrelay.ledger import Entry, Ledger
+from labrelay.following import Follower
+from labrelay.ledger import Ledger
 from labrelay.link import Link
 from labrelay.logs import about
-from labrelay.manifest import Manifest, make_manifest
+from labrelay.manifest import make_manifest
 from labrelay.outbox import Outbox
 from labrelay.patience import Patience
 from labrelay.plans import Plan, make_plan
-from labrelay.priorities import Priority, parse_priority, priority_of, usual_priority
-from labrelay.results import ExportState, ExportStatus, Replayed, Submission, TrailEntry
+from labrelay.priorities import parse_priority
+from labrelay.results import ExportStatus, Replayed, Submission, TrailEntry
 from labrelay.sending import Sender
 from labrelay.settings import ProducerSettings, load_settings
 from labrelay.strategies import parse_strategy
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 _logger = logging.getLogger(__name__)
-
-_FIRST_LOOK, _SLOWEST_LOOK = 0.02, 0.5
 
 
 class Client:
@@ -51,6 +49,7 @@ class Client:
         self.settings = settings or load_settings(ProducerSettings)
         self.outbox = Outbox.of(self.settings)
         self._link = Link(self.settings)
+        self._follower = Follower(self._link, self.outbox)
         self._tracing = tracing_of(self.settings)
         self._submitter = Submitter(self._link, self.outbox, self.settings, background_flush=background_flush)
 
@@ -125,37 +124,24 @@ class Client:
         otherwise, one is ``normal`` and several are ``bulk``: what comes in many at once shall not delay the session
         that has just ended.
         """
-        asked = parse_priority(priority) if priority else None
-        chosen = parse_strategy(strategy).value if strategy else ""
-        named = tuple(destinations or ())
-        manifests = [self._manifest(context) for context in contexts]
-        entries = [
-            Entry(
-                export_id=manifest.context.export_id,
-                digest=manifest.digest,
-                context=manifest.text,
-                session=manifest.context.session_identifier,
-                instrument=manifest.context.instrument_pid,
-                strategy=chosen,
-                destinations=named,
-                priority=asked or self._priority(manifest.context, len(manifests)),
-            )
-            for manifest in manifests
-        ]
+        wanted = Wanted(
+            parse_strategy(strategy).value if strategy else "",
+            tuple(destinations or ()),
+            parse_priority(priority) if priority else None,
+        )
+        entries, warnings = make_entries(contexts, wanted, self.settings)
         one = (entries[0].export_id, entries[0].session) if len(entries) == 1 else ("", "")
         with about(*one):
             submissions = self._tracing.submit(
-                entries, lambda traced: self._submitter.submit(traced, named, replace=replace)
+                entries, lambda traced: self._submitter.submit(traced, wanted.destinations, replace=replace)
             )
         if _logger.isEnabledFor(logging.INFO):
             for entry, submission in zip(entries, submissions, strict=True):
                 with about(entry.export_id, entry.session):
                     _logger.info("submitted: %s, revision %d", submission.outcome, submission.revision)
         return [
-            submission.model_copy(update={"warnings": manifest.warnings + submission.warnings})
-            if manifest.warnings
-            else submission
-            for manifest, submission in zip(manifests, submissions, strict=True)
+            submission.model_copy(update={"warnings": (*own, *submission.warnings)}) if own else submission
+            for own, submission in zip(warnings, submissions, strict=True)
         ]
 
     def flush(self, *, progress: Callable[[int, int], None] | None = None, patience: float = 60.0) -> FlushReport:
@@ -176,24 +162,15 @@ class Client:
 
     def spooled(self, export_ids: Sequence[str]) -> set[str]:
         """Return those of these exports that still wait in the outbox of this machine."""
-        return {entry.export_id for entry in self.outbox.entries(export_ids) if entry.state == "waiting"}
+        return self._follower.spooled(export_ids)
 
     def status(self, export_id: str) -> ExportStatus:
         """Return how an export stands; raises `NoSuchExport`."""
-        try:
-            return self.ledger.status(export_id)
-        except NoSuchExport as error:
-            raise self._explain_missing(export_id) or error from None
+        return self._follower.status(export_id)
 
     def trail(self, export_id: str) -> list[TrailEntry]:
         """Return what happened to an export, oldest first; raises `NoSuchExport`."""
-        try:
-            return self.ledger.trail(export_id)
-        except NoSuchExport:
-            archived = self.ledger.status(export_id).archived
-            if archived is None:
-                raise
-            return archived_trail(export_id, archived)
+        return self._follower.trail(export_id)
 
     def wait(self, export_id: str, timeout: float | None = None) -> ExportStatus:
         """Wait until labrelay does nothing more about an export by itself; one in the outbox is waited for too.
@@ -205,17 +182,7 @@ class Client:
         WaitTimeout
             It is not finished after `timeout` seconds; it goes on.
         """
-        deadline = None if timeout is None else time.monotonic() + timeout
-        pause = _FIRST_LOOK
-        while True:
-            status = self._status_or_spooled(export_id)
-            if status is not None and status.state.is_final:
-                return status
-            if deadline is not None and time.monotonic() >= deadline:
-                where = f"still {status.state}" if status else "still in the outbox"
-                raise WaitTimeout(f"export {export_id} is {where} after {timeout:g} s; it goes on by itself")
-            time.sleep(pause)
-            pause = min(pause * 1.5, _SLOWEST_LOOK)
+        return self._follower.wait(export_id, timeout)
 
     def cancel(self, export_id: str) -> str:
         """Cancel an export; answers ``cancelled``, ``cancelling``, or the final state it already had."""
@@ -271,11 +238,8 @@ class Client:
     ) -> Plan:
         """Explain what would happen to a context, from what the running workers announced. Sends nothing."""
         make_manifest(context, self.settings)
-        asked = parse_priority(priority) if priority else self._priority(context, 1)
+        asked = parse_priority(priority) if priority else priority_for(context, 1, self.settings)
         return make_plan(context.instrument_pid, strategy, tuple(destinations or ()), self.ledger.workers(), asked)
-
-    def _priority(self, context: ExportContext, together: int) -> Priority:
-        return priority_of(context.instrument_pid, self.settings.priorities, usual_priority(together))
 
     def close(self) -> None:
         """Close every connection."""
@@ -289,83 +253,3 @@ class Client:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    def _manifest(self, context: ExportContext) -> Manifest:
-        manifest = make_manifest(context, self.settings)
-        size, limit = len(manifest.text.encode()), self.settings.max_context_bytes
-        if size > limit:
-            raise InvalidInput(
-                "context",
-                f"{size / 2**20:.1f} MiB exceed the limit of {limit / 2**20:g} MiB",
-                "Keep data in files and name them, or raise LABRELAY_MAX_CONTEXT_BYTES",
-            )
-        return manifest
-
-    def _status_or_spooled(self, export_id: str) -> ExportStatus | None:
-        """Return the status, or None while the export waits in the outbox."""
-        return None if self.spooled([export_id]) else self.status(export_id)
-
-    def _explain_missing(self, export_id: str) -> LabrelayError | None:
-        """Say where an export is that the ledger does not know, if the outbox does."""
-        for spooled in reversed(self.outbox.entries([export_id])):
-            if spooled.state == "conflict":
-                return ExportConflict(f"{spooled.reason}; it is kept in the outbox (`labrelay outbox list`)")
-            return NoSuchExport(
-                f"export {export_id} waits in the outbox of this machine; `labrelay outbox flush` sends it"
-            )
-        return None
-
-
-@functools.cache
-def default_client() -> Client:
-    """Return the process's client with settings from the environment."""
-    return Client()
-
-
-def submit(
-    context: ExportContext,
-    strategy: str | None = None,
-    *,
-    destinations: Sequence[str] | None = None,
-    replace: bool = False,
-    priority: str | None = None,
-) -> Submission:
-    """See `Client.submit`."""
-    return default_client().submit(context, strategy, destinations=destinations, replace=replace, priority=priority)
-
-
-def submit_many(
-    contexts: Iterable[ExportContext],
-    strategy: str | None = None,
-    *,
-    destinations: Sequence[str] | None = None,
-    replace: bool = False,
-    priority: str | None = None,
-) -> list[Submission]:
-    """See `Client.submit_many`."""
-    return default_client().submit_many(
-        contexts, strategy, destinations=destinations, replace=replace, priority=priority
-    )
-
-
-def status(export_id: str) -> ExportStatus:
-    """See `Client.status`."""
-    return default_client().status(export_id)
-
-
-def wait(export_id: str, timeout: float | None = None) -> ExportStatus:
-    """See `Client.wait`."""
-    return default_client().wait(export_id, timeout)
-
-
-def cancel(export_id: str) -> str:
-    """See `Client.cancel`."""
-    return default_client().cancel(export_id)
-
-
-def plan(context: ExportContext, strategy: str | None = None, *, destinations: Sequence[str] | None = None) -> Plan:
-    """See `Client.plan`."""
-    return default_client().plan(context, strategy, destinations=destinations)
-
-
-__all__ = ["Client", "ExportState", "cancel", "plan", "status", "submit", "submit_many", "wait"]

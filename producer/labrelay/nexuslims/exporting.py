@@ -7,13 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from labrelay.client import Client, default_client
+from labrelay.client import Client
 from labrelay.context import ExportContext
 from labrelay.errors import LabrelayError, WaitTimeout
 from labrelay.nexuslims.contexts import NexusSession, context_of
 from labrelay.nexuslims.environment import nexuslims_settings
 from labrelay.nexuslims.outcomes import RELAY, accepted, finished, kept_earlier, may_replace, refused
 from labrelay.nexuslims.staging import stage, tidy
+from labrelay.process_client import default_client
 from labrelay.results import ExportResult, ExportState
 from labrelay.strategies import Strategy, parse_strategy
 

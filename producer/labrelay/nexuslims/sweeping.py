@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from labrelay.client import Client, default_client
+from labrelay.client import Client
 from labrelay.context import ExportContext, export_id_of
 from labrelay.errors import ExportConflict, InvalidInput, LedgerUnavailable, NoSuchExport
 from labrelay.nexuslims.database import BUILT_NOT_EXPORTED, COMPLETED, LoggedSession, NexusDatabase
@@ -19,6 +19,7 @@ from labrelay.nexuslims.environment import nexuslims_settings
 from labrelay.nexuslims.outcomes import finished, may_replace
 from labrelay.nexuslims.records import Folders, context_of_session, move_uploaded
 from labrelay.nexuslims.staging import stage, tidy
+from labrelay.process_client import default_client
 from labrelay.results import ExportResult, ExportState, ExportStatus
 
 
