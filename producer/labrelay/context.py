@@ -162,17 +162,23 @@ class ExportContext(_Wire):
     @property
     def revision(self) -> int:
         """How often this session was submitted with new content."""
-        return self._revision
+        revision: int = self._kept("_revision")
+        return revision
 
     @property
     def previous_receipts(self) -> dict[str, Receipt]:
         """Receipts of the revision before, by destination."""
-        return self._previous_receipts
+        receipts: dict[str, Receipt] = self._kept("_previous_receipts")
+        return receipts
 
     @property
     def delivery_key(self) -> str:
         """The same for every try of one revision: what receivers recognise a repetition by."""
         return f"{self.export_id}.{self.revision}"
+
+    def _kept(self, name: str) -> Any:
+        # What pydantic does for a private attribute, without its two functions in Python: asked in every delivery.
+        return (self.__pydantic_private__ or {})[name]
 
     def of_revision(self, revision: int, previous_receipts: dict[str, Receipt]) -> ExportContext:
         """Return the context as the ledger numbers it, for a worker to deliver."""
@@ -186,7 +192,9 @@ class ExportContext(_Wire):
 
     def with_results(self, results: dict[str, ExportResult]) -> ExportContext:
         """Return the context with what other destinations answered, beside what the submitter knew."""
-        return self.with_fields(previous_results={**self.previous_results, **results})
+        changed = self.with_fields(previous_results={**self.previous_results, **results})
+        changed._shared_wire = self._kept("_shared_wire")  # results are not in it
+        return changed
 
     def with_fields(self, **fields: Any) -> ExportContext:
         """Return the context with other values, which are not checked."""
@@ -195,7 +203,10 @@ class ExportContext(_Wire):
         object.__setattr__(changed, "__dict__", {**self.__dict__, **fields})
         object.__setattr__(changed, "__pydantic_fields_set__", self.__pydantic_fields_set__ | fields.keys())
         object.__setattr__(changed, "__pydantic_extra__", None)
-        object.__setattr__(changed, "__pydantic_private__", dict(self.__pydantic_private__ or {}))
+        kept = dict(self.__pydantic_private__ or {})
+        if kept.get("_shared_wire") is not None:
+            kept["_shared_wire"] = []
+        object.__setattr__(changed, "__pydantic_private__", kept)
         return changed
 
     def get_result(self, destination_name: str) -> ExportResult | None:
@@ -257,7 +268,7 @@ class ExportContext(_Wire):
 
     def to_json(self) -> str:
         """Return the wire form."""
-        shared = self._shared_wire
+        shared: list[str] | None = self._kept("_shared_wire")
         if shared is None:
             return self.model_dump_json(by_alias=True, exclude_none=True)
         if not shared:

@@ -9,6 +9,7 @@ import asyncio
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from types import MappingProxyType
 from typing import Any
 
@@ -51,7 +52,7 @@ class _Bundle:
         first = self.calls[0]
         if self.shared is None:
             return first.script, first.arguments
-        own = (part for call in self.calls for part in call.arguments[self.shared :])
+        own = chain.from_iterable([call.arguments[self.shared :] for call in self.calls])
         return first.script, (*first.arguments[: self.shared], *own)
 
     def answer(self, answer: Any) -> None:

@@ -18,6 +18,8 @@ from labrelay.strategies import Strategy
 from labrelay_worker.ledger import Claim, Step, WorkerLedger
 from labrelay_worker.writing import Then, Writes
 
+_PENDING = Delivery()
+
 
 class LedgerJob:
     """One claimed export as the engine sees it (`labrelay_worker.engine.Job`)."""
@@ -57,7 +59,7 @@ class LedgerJob:
         """Fix strategy and destinations for this run; a receipt counts whatever else is written."""
         self.strategy = strategy
         for name in names:
-            known = self._known.get(name, Delivery())
+            known = self._known.get(name, _PENDING)
             if name in self.receipts:
                 known = known.model_copy(update={"state": DeliveryState.DELIVERED})
             self.deliveries[name] = known
@@ -184,8 +186,12 @@ class LedgerJob:
         self._ledger.begin_commit(self.export_id, self.token, steps, answered)
 
     def _note(self, event: str, name: str | None, detail: str) -> Step:
-        entry = {"event": str(event), "worker": self._ledger.owner, "destination": name, "detail": detail}
-        return "note", "", _json({k: v for k, v in entry.items() if v})
+        entry = {"event": str(event), "worker": self._ledger.owner}
+        if name:
+            entry["destination"] = name
+        if detail:
+            entry["detail"] = detail
+        return "note", "", _json(entry)
 
 
 def _json(value: Mapping[str, object]) -> str:

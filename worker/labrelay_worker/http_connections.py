@@ -11,9 +11,9 @@ import asyncio
 import base64
 import ssl
 from collections import defaultdict, deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import cast
 
 import httptools
@@ -27,6 +27,7 @@ _IDLE_SECONDS = 15.0
 _CONNECT_SECONDS = 10.0
 #: What is closed may have to say goodbye (TLS); a server that does not answer that is not waited for.
 _CLOSE_SECONDS = 1.0
+_DELIMITING = frozenset({b"content-length", b"transfer-encoding"})
 _FORBIDDEN = ("\r", "\n", "\0")
 
 
@@ -46,12 +47,32 @@ class AnswerLost(Exception):
     """The connection was made and the answer is lost: the request may have been received."""
 
 
+class Headers(Mapping[str, str]):
+    """The headers of an answer, whatever their case; decoded when somebody asks, for hardly anybody does."""
+
+    def __init__(self, raw: Sequence[tuple[bytes, bytes]]) -> None:
+        self._raw = raw
+
+    @cached_property
+    def _decoded(self) -> CIMultiDict[str]:
+        return CIMultiDict((name.decode("latin-1"), value.decode("latin-1")) for name, value in self._raw)
+
+    def __getitem__(self, name: str) -> str:
+        return self._decoded[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._decoded)
+
+    def __len__(self) -> int:
+        return len(self._decoded)
+
+
 @dataclass(frozen=True)
 class Reply:
     """A whole answer."""
 
     status: int
-    headers: CIMultiDict[str]
+    headers: Headers
     body: bytes
 
 
@@ -136,11 +157,10 @@ class _Connection(asyncio.Protocol):
     # --- what the parser tells --------------------------------------------------------------------------
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._headers.add(name.decode("latin-1"), value.decode("latin-1"))
+        self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
-        delimited = "Content-Length" in self._headers or "Transfer-Encoding" in self._headers
-        self._ends_with_connection = not delimited
+        self._ends_with_connection = _DELIMITING.isdisjoint([name.lower() for name, _ in self._headers])
 
     def on_body(self, body: bytes) -> None:
         self._body.append(body)
@@ -153,13 +173,13 @@ class _Connection(asyncio.Protocol):
         self._complete()
 
     def _begin(self) -> None:
-        self._headers: CIMultiDict[str] = CIMultiDict()
+        self._headers: list[tuple[bytes, bytes]] = []
         self._body: list[bytes] = []
         self._ends_with_connection = False
 
     def _complete(self) -> None:
         answer, self.answer = self.answer, None
-        reply = Reply(self._parser.get_status_code(), self._headers, b"".join(self._body))
+        reply = Reply(self._parser.get_status_code(), Headers(self._headers), b"".join(self._body))
         if self.usable:
             self._begin()
         if answer is not None and not answer.done():

@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Protocol
 
 from redis.asyncio import Redis
@@ -265,4 +266,4 @@ class WorkerLedger:
 
 
 def _flat(export_id: str, token: str, steps: Sequence[Step]) -> list[str | int]:
-    return [export_id, token, len(steps), *(part for step in steps for part in step)]
+    return [export_id, token, len(steps), *chain.from_iterable(steps)]

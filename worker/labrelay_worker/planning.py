@@ -53,6 +53,7 @@ class NextSteps:
         return tuple(name for name, hold in every if hold.whole_destination)
 
 
+_NOBODY: frozenset[str] = frozenset()
 _NOTHING = NextSteps((), MappingProxyType({}))
 
 
@@ -108,6 +109,8 @@ def next_steps(
     ready = [name for name in states if name not in held]
     start = next_destinations(strategy, [name for name in states if name not in aside], states, ready)
     start += [name for name in ready if name in aside and states[name] in _TO_DO]
+    if not missing_links:
+        return NextSteps(tuple(start), held)
     holds = {n: _hold(n, deliveries[n], now, closed) for n in links_to_add(deliveries, missing_links)}
     link = tuple(name for name, hold in holds.items() if hold is None)
     return NextSteps(tuple(start), held, link, {name: hold for name, hold in holds.items() if hold is not None})
@@ -116,8 +119,8 @@ def next_steps(
 def onlookers(ordered: Iterable[DestinationInfo]) -> frozenset[str]:
     """Return the destinations that run beside the strategy: viewers, unless the export has nothing else."""
     infos = list(ordered)
-    lossy = frozenset(info.name for info in infos if info.lossy)
-    return lossy if len(lossy) < len(infos) else frozenset()
+    lossy = [info.name for info in infos if info.lossy]
+    return frozenset(lossy) if lossy and len(lossy) < len(infos) else _NOBODY
 
 
 def _hold(name: str, delivery: Delivery, now: float, closed: Mapping[str, Hold]) -> Hold | None:
