@@ -21,7 +21,7 @@ def infos(*names: str, **waits_for) -> list[DestinationInfo]:
 
 def plan(strategy, ordered, deliveries=None, *, closed, now=1000.0):
     states = {info.name: Delivery() for info in ordered} | (deliveries or {})
-    return next_steps(strategy, ordered, states, now=now, created=now, link_wait=900, closed=closed)
+    return next_steps(strategy, ordered, states, now=now, created=now, link_wait=900, closed=closed.get)
 
 
 def test_a_held_destination_waits_with_its_reason_and_the_others_start():

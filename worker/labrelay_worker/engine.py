@@ -129,7 +129,7 @@ async def run_export(job: Job, hosts: Mapping[str, Host], policy: Policy, stoppi
             steps = next_steps(
                 job.strategy, ordered, job.deliveries,
                 now=job.now(), created=job.created, link_wait=policy.link_wait,
-                closed={name: hold for name, host in hosts.items() if (hold := host.held()) is not None},
+                closed=lambda name: hosts[name].held(),
                 missing_links=missing_links({name: r for name, r in job.receipts.items() if name in linkable}),
             )  # fmt: skip
             if not (stopping() or job.cancel_requested):

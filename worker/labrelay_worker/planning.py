@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -65,7 +65,7 @@ def next_steps(
     now: float,
     created: float,
     link_wait: float,
-    closed: Mapping[str, Hold] = MappingProxyType({}),
+    closed: Callable[[str], Hold | None] = lambda _: None,
     missing_links: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
 ) -> NextSteps:
     """Decide what starts now.
@@ -83,7 +83,7 @@ def next_steps(
     link_wait
         Seconds a destination waits for one it links to.
     closed
-        Destinations that take nothing at all now, whatever the export: broken, misconfigured or paused.
+        Tells of a destination why it takes nothing at all now, whatever the export: broken, misconfigured or paused.
     missing_links
         By delivered destination, those that its entry should link to and does not.
     """
@@ -123,9 +123,9 @@ def onlookers(ordered: Iterable[DestinationInfo]) -> frozenset[str]:
     return frozenset(lossy) if lossy and len(lossy) < len(infos) else _NOBODY
 
 
-def _hold(name: str, delivery: Delivery, now: float, closed: Mapping[str, Hold]) -> Hold | None:
-    if name in closed:
-        return closed[name]
+def _hold(name: str, delivery: Delivery, now: float, closed: Callable[[str], Hold | None]) -> Hold | None:
+    if (hold := closed(name)) is not None:
+        return hold
     if delivery.retry_at is not None and delivery.retry_at > now:
         return Hold(delivery.retry_at, delivery.error_kind or "back-off")
     return None
@@ -135,7 +135,7 @@ def _awaited(
     info: DestinationInfo,
     ordered: Sequence[DestinationInfo],
     deliveries: Mapping[str, Delivery],
-    closed: Mapping[str, Hold],
+    closed: Callable[[str], Hold | None],
 ) -> list[str]:
     """Return the destinations whose results this one waits for."""
     if info.waits_for is not None:
@@ -144,7 +144,7 @@ def _awaited(
         ]
     # Only the seed's five members: such a class may read the results of all that have a higher priority,
     # so each of those gets its turn first; one that failed for now or takes nothing does not hold it up.
-    before = [o.name for o in ordered if o.priority > info.priority and o.name not in closed and not o.lossy]
+    before = [o.name for o in ordered if o.priority > info.priority and not o.lossy and closed(o.name) is None]
     return [n for n in before if deliveries[n].state in (DeliveryState.PENDING, DeliveryState.SENDING)]
 
 

@@ -107,14 +107,17 @@ class WebhookDestination(Destination):
 
     def _result(self, answer: Answer) -> ExportResult:
         fields = answer.json()
-        location = answer.headers.get("Location")
-        url = fields.get(self._options.url_field) or (location and urljoin(str(self._options.url), location))
+        url = fields.get(self._options.url_field) or self._location(answer)
         record_id = fields.get(self._options.id_field)
         return self.succeeded(
             None if record_id is None else str(record_id),
             None if url is None else str(url),
             verified=f"answered HTTP {answer.status}",
         )
+
+    def _location(self, answer: Answer) -> str | None:
+        location = answer.headers.get("Location")
+        return location and urljoin(str(self._options.url), location)
 
 
 def _read_record(context: ExportContext) -> bytes:
