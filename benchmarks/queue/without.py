@@ -54,7 +54,7 @@ def joined_commits() -> None:
 
 def shared_writes() -> None:
     """Receipt, next intents and verdict of an export one after the other."""
-    from labrelay_worker.ledger import LedgerJob
+    from labrelay_worker.claimed import LedgerJob
 
     original = LedgerJob.write_receipt
 
@@ -63,6 +63,34 @@ def shared_writes() -> None:
         await self.written()
 
     LedgerJob.write_receipt = write_receipt  # type: ignore[method-assign]
+
+
+def wire_form_once() -> None:
+    """The context written as JSON for every destination anew."""
+    from labrelay.context import ExportContext
+
+    ExportContext.to_json = ExportContext._dumped  # type: ignore[assignment,method-assign]
+
+
+def fewer_tasks() -> None:
+    """A task for every delivery, also for one that runs alone."""
+    from labrelay_worker.sidebyside import SideBySide
+
+    original = SideBySide.one_ended
+
+    async def one_ended(self: Any) -> None:
+        self._running |= {self._started(coroutine) for coroutine in self._new}
+        self._new.clear()
+        await original(self)
+
+    SideBySide.one_ended = one_ended  # type: ignore[method-assign]
+
+
+def larger_takes() -> None:
+    """A look every 5 ms, however little the last one brought."""
+    from labrelay_worker import intake
+
+    intake._HANDFUL = 0
 
 
 def rare_collection() -> None:
@@ -92,7 +120,7 @@ def hiredis() -> None:
 
 def orjson() -> None:
     """The standard library's JSON."""
-    from labrelay_worker import http, ledger
+    from labrelay_worker import claimed, http
 
     class Standard:
         loads = staticmethod(json.loads)
@@ -101,14 +129,14 @@ def orjson() -> None:
         def dumps(value: Any) -> bytes:
             return json.dumps(value).encode()
 
-    ledger.orjson = http.orjson = Standard  # type: ignore[assignment]
+    claimed.orjson = http.orjson = Standard  # type: ignore[assignment]
 
 
 STEPS: dict[str, Callable[[], None]] = {
     step.__name__: step
     for step in (
-        several_per_wake_up, lean_http, group_commit, joined_commits, shared_writes, rare_collection, uvloop, hiredis,
-        orjson,
+        several_per_wake_up, lean_http, group_commit, joined_commits, shared_writes, wire_form_once, fewer_tasks,
+        larger_takes, rare_collection, uvloop, hiredis, orjson,
     )
 }  # fmt: skip
 

@@ -28,10 +28,7 @@ class SideBySide:
             # The usual case: it needs no task of its own.
             await self._new.pop()
             return
-        for coroutine in self._new:
-            task = asyncio.create_task(coroutine)
-            task.add_done_callback(self._note)
-            self._running.add(task)
+        self._running |= {self._started(coroutine) for coroutine in self._new}
         self._new.clear()
         # An event costs a fifth of `asyncio.wait`.
         await self._ended.wait()
@@ -49,6 +46,11 @@ class SideBySide:
             for task in self._running:
                 task.cancel()
             await asyncio.gather(*self._running, return_exceptions=True)
+
+    def _started(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(coroutine)
+        task.add_done_callback(self._note)
+        return task
 
     def _note(self, _: asyncio.Task[None]) -> None:
         self._ended.set()
