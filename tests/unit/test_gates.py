@@ -96,7 +96,7 @@ def test_one_that_answered_gets_all_that_it_has_places_for_until_it_falls_silent
                 for _ in range(many):
                     await calls.enter_async_context(door.place())
                 assert door._room() <= 0
-                door.answered()
+                door.answered(0.01)
 
         # When forty want in, then nobody waits
         tasks = [asyncio.create_task(enter(door, entered, leave, n)) for n in range(40)]
@@ -113,10 +113,28 @@ def test_one_that_answered_gets_all_that_it_has_places_for_until_it_falls_silent
         assert door.capacity() == 3  # what answered since it was asked last
 
         # When one succeeds, then it takes again, and as many wait for it as it can take
-        door.answered()
+        door.answered(0.01)
         assert not door.closed()
         assert door.silent() == 0
         assert door.capacity() == 11  # the free places, and the one that answered
+        leave.set()
+        await asyncio.gather(*tasks)
+
+    asyncio.run(scenario())
+
+
+def test_one_whose_calls_usually_last_is_not_taken_for_silent_while_they_last():
+    async def scenario() -> None:
+        # Given two destinations with a call under way, of which one usually takes two seconds
+        quick, slow, leave = gate(places=1), gate(places=1), asyncio.Event()
+        for door, seconds in ((quick, 0.01), (slow, 2.0)):
+            door.answered(seconds)
+        tasks = [asyncio.create_task(enter(door, [], leave, 0)) for door in (quick, slow)]
+        # When the quick one is taken for silent, then the other one is not
+        async with asyncio.timeout(5):
+            while not quick.closed():
+                await asyncio.sleep(0.01)
+        assert not slow.closed()
         leave.set()
         await asyncio.gather(*tasks)
 

@@ -161,7 +161,7 @@ class AdmittedHost:
             if isinstance(error, Unavailable | Misconfigured | OutcomeUnknown):
                 self._gate.doubt()
             raise
-        self._gate.answered()
+        self._gate.answered(self._board.now() - began)
         if not self._board.is_untroubled(self._name):
             await self._report(Succeeded(began))
         return answer

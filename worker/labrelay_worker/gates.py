@@ -10,12 +10,13 @@ from contextlib import AbstractAsyncContextManager
 
 from labrelay.errors import Held, RateLimited
 
-#: Calls that have been out for so long (seconds) without any answer are a first sign that nobody will answer.
-_SILENCE = 0.5
+#: Calls that have been out for so long (seconds) without any answer are a first sign that nobody will answer: twice
+#: as long as its calls usually last, within these limits.
+_SILENCE, _LONGEST_SILENCE = 0.5, 5.0
 #: Those sent away come back so many seconds apart, so that a long queue costs the process a trickle.
 _APART = 0.02
 _SOONEST = 1.0
-#: Weight of the newest answer in how many calls there have been at once lately.
+#: Weight of the newest answer in how many calls there have been at once lately, and how long they last.
 _NEWEST = 0.1
 
 
@@ -52,7 +53,8 @@ class Gate:
         self._require_open = require_open
         self._running: dict[object, float] = {}
         self._answers = False
-        self._answered, self._lately = 0, 0.0
+        self._answered, self._lately, self._usual = 0, 0.0, 0.0
+        self._silence = _SILENCE
         self._quiet_since = self._next_turn = self._shut_until = 0.0
         self._waiting: defaultdict[int, deque[asyncio.Future[None]]] = defaultdict(deque)
 
@@ -87,8 +89,10 @@ class Gate:
         if self._waiting:
             self.let_in()
 
-    def answered(self) -> None:
-        """Take note of a confirmed call."""
+    def answered(self, seconds: float) -> None:
+        """Take note of a confirmed call that lasted so long."""
+        self._usual += (_NEWEST if self._usual else 1) * (seconds - self._usual)
+        self._silence = min(max(2 * self._usual, _SILENCE), _LONGEST_SILENCE)
         self._answers = True
         self._answered += 1
         running = len(self._running)
@@ -106,18 +110,18 @@ class Gate:
 
     def closed(self) -> str:
         """Return why whoever comes now is turned away, or an empty text; asked often, so it is cheap."""
-        if not self._running or (quiet := self._quiet()) < _SILENCE:
+        if not self._running or (quiet := self._quiet()) < self._silence:
             return ""
         if self._quiet_since + quiet >= self._shut_until:
             if self._room() > 0:
                 return ""
             # Nothing changes until a call ends, or the next handful may begin.
-            self._shut_until = self._quiet_since + _SILENCE * 2 ** (_handfuls(quiet) - 1)
+            self._shut_until = self._quiet_since + self._silence * 2 ** (self._handfuls(quiet) - 1)
         return f"{len(self._running)} calls of this worker are out, and none has succeeded for {quiet:.0f} s"
 
     def silent(self) -> int:
         """Return how many calls only wait for an answer that does not come."""
-        return len(self._running) if self._running and self._quiet() >= _SILENCE else 0
+        return len(self._running) if self._running and self._quiet() >= self._silence else 0
 
     def capacity(self) -> int:
         """Return how many more can come until this is asked again, as it went since it was asked last."""
@@ -153,7 +157,7 @@ class Gate:
                 now = loop.time()
                 if now >= give_up_at:
                     raise RateLimited("its places in this process are all taken", retry_after=self._come_again(now))
-                silent_at = max(self._quiet_since + _SILENCE, now + _APART)
+                silent_at = max(self._quiet_since + self._silence, now + _APART)
                 await asyncio.wait({turn}, timeout=min(give_up_at, silent_at) - now)
                 self.let_in()
         except BaseException:
@@ -175,10 +179,10 @@ class Gate:
         if risk is None:
             return free
         quiet = self._quiet() if self._running else 0.0
-        if self._answers and quiet < _SILENCE:
+        if self._answers and quiet < self._silence:
             return min(free, risk + 2 * int(self._lately) - len(self._running))
         unanswered = sum(began >= self._quiet_since for began in self._running.values())
-        return min(free, risk * _handfuls(quiet) - unanswered)
+        return min(free, risk * self._handfuls(quiet) - unanswered)
 
     def _take(self, who: object) -> None:
         now = asyncio.get_running_loop().time()
@@ -186,9 +190,8 @@ class Gate:
             self._quiet_since = now
         self._running[who] = now
 
-
-def _handfuls(quiet: float) -> int:
-    return 1 if quiet < _SILENCE else 2 + int(math.log2(quiet / _SILENCE))
+    def _handfuls(self, quiet: float) -> int:
+        return 1 if quiet < self._silence else 2 + int(math.log2(quiet / self._silence))
 
 
 class _Place(AbstractAsyncContextManager[None]):
