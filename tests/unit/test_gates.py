@@ -109,13 +109,13 @@ def test_one_that_answered_gets_all_that_it_has_places_for_until_it_falls_silent
                 await asyncio.sleep(0.01)
         with pytest.raises(Held, match="none has succeeded"):
             await enter(door, entered, leave, 40)
-        assert door.silent() == 40
+        assert door.silent() == door.idle() == 40
         assert door.capacity() == 3  # what answered since it was asked last
 
         # When one succeeds, then it takes again, and as many wait for it as it can take
         door.answered(0.01)
         assert not door.closed()
-        assert door.silent() == 0
+        assert door.silent() == door.idle() == 0
         assert door.capacity() == 11  # the free places, and the one that answered
         leave.set()
         await asyncio.gather(*tasks)

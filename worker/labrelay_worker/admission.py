@@ -136,6 +136,10 @@ class AdmittedHost:
         """Return how many calls only wait for an answer that does not come."""
         return self._gate.silent()
 
+    def idle(self) -> int:
+        """Return how many deliveries only wait, as far as can be told early."""
+        return self._gate.idle()
+
     def _require_open(self) -> None:
         hold = self._board.held(self._name)
         if hold is not None:
@@ -221,9 +225,13 @@ class Admissions:
             for name, host in hosts.items()
         }
 
-    def silent(self, *names: str) -> int:
-        """Return how many calls only wait for an answer that does not come, at these destinations or at all."""
-        return sum(self._admitted[name].silent() for name in names or self._admitted if name in self._admitted)
+    def is_silent(self, name: str) -> bool:
+        """Return whether the calls to a destination only wait for an answer that does not come."""
+        return name in self._admitted and self._admitted[name].silent() > 0
+
+    def idle(self) -> int:
+        """Return how many deliveries of the process only wait, as far as can be told early."""
+        return sum(host.idle() for host in self._admitted.values())
 
     def _capacity(self, name: str) -> int:
         return self._admitted[name].capacity()

@@ -6,7 +6,7 @@ import asyncio
 import math
 from collections import defaultdict, deque
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 
 from labrelay.errors import Held, RateLimited
 
@@ -123,6 +123,12 @@ class Gate:
         """Return how many calls only wait for an answer that does not come."""
         return len(self._running) if self._running and self._quiet() >= self._silence else 0
 
+    def idle(self) -> int:
+        """Return how many who are here and who wait cost nothing but time, told halfway to silence."""
+        if not self._running or self._quiet() < self._silence / 2:
+            return 0
+        return len(self._running) + sum(map(len, self._waiting.values()))
+
     def capacity(self) -> int:
         """Return how many more can come until this is asked again, as it went since it was asked last."""
         answered, self._answered = self._answered, 0
@@ -162,6 +168,8 @@ class Gate:
                 self.let_in()
         except BaseException:
             turn.cancel()
+            with suppress(ValueError):
+                self._waiting[rank].remove(turn)
             if self._running.pop(turn, None) is not None:
                 self.let_in()
             raise

@@ -48,7 +48,7 @@ class Silence:
     """Tells which exports only wait for an answer that does not come; by itself: none do."""
 
     def calls(self) -> int:
-        """Return how many calls that do not end such exports have under way; asked often, so it is cheap."""
+        """Return how many deliveries of such exports are under way; asked often, so it is cheap."""
         return 0
 
     def holds(self, export_id: str) -> bool:

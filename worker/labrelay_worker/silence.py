@@ -31,8 +31,8 @@ class SilentCalls(Silence):
         self._admissions, self._jobs = admissions, jobs
 
     def calls(self) -> int:
-        """Return how many calls to silent destinations are under way."""
-        return self._admissions.silent()
+        """Return how many deliveries only wait for destinations that do not answer."""
+        return self._admissions.idle()
 
     def holds(self, export_id: str) -> bool:
         """Return whether every call of an export is to a silent destination."""
@@ -40,7 +40,7 @@ class SilentCalls(Silence):
             return False
         job, _ = self._jobs[export_id]
         called = [name for name, delivery in job.deliveries.items() if delivery.state is DeliveryState.SENDING]
-        return bool(called) and all(self._admissions.silent(name) for name in called)
+        return bool(called) and all(self._admissions.is_silent(name) for name in called)
 
     def ended(self, outcome: Outcome) -> None:
         """Log it, for no task of Celery does."""
