@@ -141,6 +141,27 @@ def test_one_whose_calls_usually_last_is_not_taken_for_silent_while_they_last():
     asyncio.run(scenario())
 
 
+def test_after_some_calls_without_an_answer_nobody_waits_for_the_next():
+    async def scenario() -> None:
+        # Given calls that were given up, and another handful under way
+        door, entered, leave = gate(places=50, risk=3), [], asyncio.Event()
+        for _ in range(3):
+            async with door.place():
+                door.doubt()
+        tasks = [asyncio.create_task(enter(door, entered, leave, n)) for n in range(3)]
+        await settle()
+        # When a fourth one comes, then it is turned away at once, until one of them is answered
+        with pytest.raises(Held, match="ended without an answer"):
+            await enter(door, entered, leave, 3)
+        door.answered(0.01)
+        async with door.place():
+            assert entered == [0, 1, 2]
+        leave.set()
+        await asyncio.gather(*tasks)
+
+    asyncio.run(scenario())
+
+
 def test_who_waits_too_long_is_sent_away_and_all_who_are_come_back_one_after_the_other():
     async def scenario() -> None:
         # Given a place that is taken, and three who wait for it in vain

@@ -13,6 +13,8 @@ from labrelay.errors import Held, RateLimited
 #: Calls that have been out for so long (seconds) without any answer are a first sign that nobody will answer: twice
 #: as long as its calls usually last, within these limits.
 _SILENCE, _LONGEST_SILENCE = 0.5, 5.0
+#: So many calls in a row without an answer, and nobody waits for the next one's.
+_HOPELESS = 3
 #: Those sent away come back so many seconds apart, so that a long queue costs the process a trickle.
 _APART = 0.02
 _SOONEST = 1.0
@@ -52,7 +54,7 @@ class Gate:
         self._places, self._risk, self._patience = places, risk, patience
         self._require_open = require_open
         self._running: dict[object, float] = {}
-        self._answers = False
+        self._answers, self._doubts = False, 0
         self._answered, self._lately, self._usual = 0, 0.0, 0.0
         self._silence = _SILENCE
         self._quiet_since = self._next_turn = self._shut_until = 0.0
@@ -93,7 +95,7 @@ class Gate:
         """Take note of a confirmed call that lasted so long."""
         self._usual += (_NEWEST if self._usual else 1) * (seconds - self._usual)
         self._silence = min(max(2 * self._usual, _SILENCE), _LONGEST_SILENCE)
-        self._answers = True
+        self._answers, self._doubts = True, 0
         self._answered += 1
         running = len(self._running)
         self._lately = max(running, self._lately + _NEWEST * (running - self._lately))
@@ -107,11 +109,17 @@ class Gate:
     def doubt(self) -> None:
         """Take note that the destination must answer anew before it is trusted."""
         self._answers = False
+        self._doubts += 1
 
     def closed(self) -> str:
         """Return why whoever comes now is turned away, or an empty text; asked often, so it is cheap."""
-        if not self._running or (quiet := self._quiet()) < self._silence:
+        if not self._running:
             return ""
+        quiet = self._quiet()
+        if quiet < self._silence:
+            # The calls before these had no answer, and these have none so far: there is nothing to wait for.
+            is_lost = self._doubts >= _HOPELESS and self._room() <= 0
+            return "the last calls of this worker ended without an answer" if is_lost else ""
         if self._quiet_since + quiet >= self._shut_until:
             if self._room() > 0:
                 return ""
