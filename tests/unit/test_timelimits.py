@@ -68,6 +68,23 @@ def test_a_call_that_lasts_too_long_is_ended_and_its_neighbour_is_not() -> None:
     run(scenario)
 
 
+def test_a_limit_holds_in_the_next_loop_too() -> None:
+    # Given a limit whose timer was still set when its loop ended, as between two steps of a command
+    limit = TimeLimit(0.01)
+
+    async def quick() -> None:
+        with limit.over_call():
+            await asyncio.sleep(0)
+
+    async def hanging() -> None:
+        with pytest.raises(TimeoutError), limit.over_call():
+            await asyncio.Event().wait()
+
+    run(quick)
+    # When a call hangs in the next loop, then its time ends as well
+    run(hanging)
+
+
 def test_a_task_can_go_on_after_its_time_was_over() -> None:
     async def scenario() -> None:
         # Given a call whose time is over

@@ -21,12 +21,16 @@ class Expiry(Generic[What]):
 
     def __init__(self, expire: Callable[[What], None]) -> None:
         self._expire = expire
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._deadlines: dict[What, float] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._looks_at = float("inf")
 
     def add(self, what: What, deadline: float) -> None:
         """Wait for the end of something, at most until this time of the loop."""
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:  # a command runs one loop after the other, and a timer ends with its own
+            self._loop, self._deadlines, self._timer, self._looks_at = loop, {}, None, float("inf")
         self._deadlines[what] = deadline
         # The timer stays when this ends: whatever comes meanwhile needs no other.
         if deadline < self._looks_at:
