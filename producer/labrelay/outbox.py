@@ -10,52 +10,30 @@ import json
 import sqlite3
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
-
-from labrelay.errors import InvalidInput, NoSuchExport, OutboxFull
+from labrelay.errors import NoSuchExport, OutboxFull
 from labrelay.ledger import Entry
 from labrelay.outbox_file import OutboxFile
-from labrelay.priorities import Priority
+from labrelay.outbox_rows import (
+    INSERT,
+    OutboxState,
+    Spooled,
+    Waiting,
+    all_numbers,
+    numbers_of,
+    row_of,
+    spooled_of,
+    waiting_of,
+    waits_already,
+)
 from labrelay.settings import ProducerSettings
 
 #: What one step of a flush takes along at most.
 _BATCH_ENTRIES, _BATCH_BYTES = 500, 8 * 2**20
 _LOCK_SECONDS = 10.0
 
-OutboxState = Literal["waiting", "conflict"]
-
-
-@dataclass(frozen=True)
-class Waiting:
-    """One entry on its way to the ledger."""
-
-    number: int
-    entry: Entry
-    replace: bool
-    submitted: float
-
-
-class Spooled(BaseModel):
-    """One entry as people read it."""
-
-    model_config = ConfigDict(frozen=True)
-
-    number: int
-    export_id: str
-    session_identifier: str
-    instrument_pid: str
-    strategy: str
-    destinations: tuple[str, ...]
-    replace: bool
-    state: OutboxState
-    reason: str = Field("", description="why it is a conflict")
-    submitted: AwareDatetime
-    bytes: int
+__all__ = ["Outbox", "OutboxState", "Spooled", "Waiting"]
 
 
 class Outbox:
@@ -113,9 +91,9 @@ class Outbox:
 
         def work(database: sqlite3.Connection) -> None:
             for entry in entries:
-                row = _row(entry, replace=replace, submitted=submitted)
-                if not _waits_already(database, row):
-                    database.execute(_INSERT, row)
+                row = row_of(entry, replace=replace, submitted=submitted)
+                if not waits_already(database, row):
+                    database.execute(INSERT, row)
             self._refuse_overflow(database)
 
         self._file.write(work, patience)
@@ -132,7 +110,7 @@ class Outbox:
                 size += row["bytes"]
                 if taken and (size > _BATCH_BYTES or row["export_id"] in taken):
                     break
-                taken[row["export_id"]] = _waiting(row)
+                taken[row["export_id"]] = waiting_of(row)
             return list(taken.values())
 
         return self._file.read(work, [])
@@ -168,7 +146,7 @@ class Outbox:
                 "WHERE ?1 IS NULL OR export_id IN (SELECT value FROM json_each(?1)) ORDER BY number",
                 (None if export_ids is None else json.dumps(list(export_ids)),),
             )
-            return [_spooled(row) for row in rows]
+            return [spooled_of(row) for row in rows]
 
         return self._file.read(work, [])
 
@@ -176,7 +154,7 @@ class Outbox:
         """Let conflicts go out again as new revisions: these (numbers or export ids), or all; answers how many."""
 
         def work(database: sqlite3.Connection) -> int:
-            numbers = _numbers(database, ids, "conflict") if ids else _all_numbers(database, "conflict")
+            numbers = numbers_of(database, ids, "conflict") if ids else all_numbers(database, "conflict")
             database.executemany(
                 "UPDATE entries SET state = 'waiting', replace = 1, reason = '', submitted = ? WHERE number = ?",
                 [(at, number) for number in numbers],
@@ -197,7 +175,7 @@ class Outbox:
         """
 
         def work(database: sqlite3.Connection) -> int:
-            numbers = _numbers(database, ids, None if waiting else "conflict")
+            numbers = numbers_of(database, ids, None if waiting else "conflict")
             database.executemany("DELETE FROM entries WHERE number = ?", [(number,) for number in numbers])
             return len(numbers)
 
@@ -233,85 +211,3 @@ class Outbox:
             "outbox flush`, drop conflicts (`labrelay outbox list`), or raise LABRELAY_OUTBOX_MAX_ENTRIES or "
             "LABRELAY_OUTBOX_MAX_BYTES; then submit again"
         )
-
-
-_INSERT = """
-INSERT INTO entries (state, bytes, export_id, digest, session, instrument, strategy, destinations, priority,
-    replace, submitted, context)
-VALUES ('waiting', :bytes, :export_id, :digest, :session, :instrument, :strategy, :destinations,
-    :priority, :replace, :submitted, :context)
-"""
-
-
-def _row(entry: Entry, *, replace: bool, submitted: float) -> dict[str, str | int | float]:
-    texts = {
-        "export_id": entry.export_id,
-        "digest": entry.digest,
-        "session": entry.session,
-        "instrument": entry.instrument,
-        "strategy": entry.strategy,
-        "destinations": json.dumps(entry.destinations),
-        "priority": str(entry.priority),
-        "context": entry.context,
-    }
-    size = sum(len(text.encode()) for text in texts.values())
-    return {**texts, "bytes": size, "replace": int(replace), "submitted": submitted}
-
-
-def _waits_already(database: sqlite3.Connection, row: Mapping[str, str | int | float]) -> bool:
-    latest = database.execute(
-        "SELECT digest, strategy, destinations, replace FROM entries "
-        "WHERE export_id = ? AND state = 'waiting' ORDER BY number DESC LIMIT 1",
-        (row["export_id"],),
-    ).fetchone()
-    return latest is not None and all(latest[name] == row[name] for name in latest.keys())  # noqa: SIM118  not a dict
-
-
-def _waiting(row: sqlite3.Row) -> Waiting:
-    entry = Entry(
-        export_id=row["export_id"],
-        digest=row["digest"],
-        context=row["context"],
-        session=row["session"],
-        instrument=row["instrument"],
-        strategy=row["strategy"],
-        destinations=tuple(json.loads(row["destinations"])),
-        priority=Priority(row["priority"]),
-    )
-    return Waiting(row["number"], entry, bool(row["replace"]), row["submitted"])
-
-
-def _spooled(row: sqlite3.Row) -> Spooled:
-    return Spooled(
-        number=row["number"],
-        export_id=row["export_id"],
-        session_identifier=row["session"],
-        instrument_pid=row["instrument"],
-        strategy=row["strategy"],
-        destinations=tuple(json.loads(row["destinations"])),
-        replace=bool(row["replace"]),
-        state=row["state"],
-        reason=row["reason"],
-        submitted=datetime.fromtimestamp(row["submitted"], UTC),
-        bytes=row["bytes"],
-    )
-
-
-def _all_numbers(database: sqlite3.Connection, state: OutboxState) -> list[int]:
-    return [number for (number,) in database.execute("SELECT number FROM entries WHERE state = ?", (state,))]
-
-
-def _numbers(database: sqlite3.Connection, ids: Sequence[str], state: OutboxState | None) -> list[int]:
-    """Return the entries named, which must all be in the state asked for."""
-    numbers: list[int] = []
-    for named in ids:
-        found = database.execute(
-            "SELECT number, state FROM entries WHERE export_id = ?1 OR CAST(number AS TEXT) = ?1", (named,)
-        ).fetchall()
-        if not found:
-            raise NoSuchExport(f"the outbox holds no {named}; `labrelay outbox list` shows what it holds")
-        fitting = [number for number, of_one in found if state in (None, of_one)]
-        if not fitting:
-            raise InvalidInput(named, "still waits to be sent", "Flush it, or give it up with --waiting")
-        numbers += fitting
-    return numbers

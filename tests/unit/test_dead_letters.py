@@ -116,8 +116,8 @@ def test_a_listing_goes_page_by_page_and_misses_none_when_others_leave(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Given more dead letters than two pages hold, all of the same millisecond, and one that is older
-    monkeypatch.setattr("labrelay.ledger._FIRST_PAGE", 3)
-    monkeypatch.setattr("labrelay.ledger._PAGE", 3)
+    monkeypatch.setattr("labrelay.ledger_reading._FIRST_PAGE", 3)
+    monkeypatch.setattr("labrelay.ledger_reading._PAGE", 3)
     monkeypatch.setattr("labrelay.deadletters._FIRST_PAGE", 3)
     monkeypatch.setattr("labrelay.deadletters._PAGE", 3)
     names = {desk.export(f"letter {number}", "dead") for number in range(8)}
