@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(__name__)
 
-#: Of one call that is waited for: Redis needs a fraction of the patience there is for it.
-_TOGETHER, _CHARACTERS_TOGETHER = 5000, 16 * 2**20
+#: Of one call that is waited for: over a slow line, too, it takes a fraction of the patience there is for it.
+_TOGETHER, _CHARACTERS_TOGETHER = 2000, 2 * 2**20
 #: Of one submit, for what waited before it; the rest is left to the background or the next one.
 _FLUSH_SECONDS = 0.5
 #: What Redis has left of this may be spent waiting for neighbours at the outbox: together under three seconds.
