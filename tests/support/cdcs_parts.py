@@ -58,7 +58,7 @@ class Cdcs:
         return self._build(number, xml_file_path=str(path), **fields)
 
     def destination(self, account: Account | None = None, **options: Any) -> CdcsDestination:
-        given = {"url": self.url, "token": SUPERUSER, "template": TEMPLATE, "timeout": 10} | options
+        given = {"url": self.url, "token": SUPERUSER, "template": TEMPLATE, "timeout": 30} | options
         made = CdcsDestination("cdcs", CdcsOptions.model_validate(given))
         if account is not None:
             made.account = account

@@ -32,7 +32,7 @@ class Elab:
     url: str
 
     def destination(self, name: str = "elabftw", **options: Any) -> ElabDestination:
-        given = {"url": self.url, "api_key": WRITER, "timeout": 5}
+        given = {"url": self.url, "api_key": WRITER, "timeout": 30}
         return ElabDestination(name, ElabOptions.model_validate(given | options))
 
     def run(self, do: Callable[[HostedDestination], Awaitable[Result]], **options: Any) -> Result:

@@ -59,7 +59,7 @@ def test_calls_of_two_workers_are_spaced_and_who_must_wait_long_comes_back_in_tu
         # Then those whose time comes within two seconds begin, a quarter of a second apart
         assert 8 <= len(began) <= 9
         gaps = [later - earlier for earlier, later in itertools.pairwise(began)]
-        assert min(gaps) > 0.2
+        assert min(gaps) > 0.1  # one that begins late makes the gap after it shorter
 
         # And the others are told times a quarter apart, not one for all
         turns = [later - earlier for earlier, later in itertools.pairwise(again)]
