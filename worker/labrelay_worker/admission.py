@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TypeVar
 
@@ -29,6 +29,7 @@ from labrelay_worker.gates import Gate
 from labrelay_worker.holding import HoldBoard
 from labrelay_worker.hosting import HostedDestination
 from labrelay_worker.limiting import PATIENCE, AccountLimiter
+from labrelay_worker.liveness import AttendedClock
 from labrelay_worker.planning import Hold
 from labrelay_worker.probing import Prober
 from labrelay_worker.settings import WorkerSettings
@@ -51,13 +52,27 @@ class AdmittedHost:
         The accounts' limits, shared by all workers.
     places
         Most calls of this process to it at once.
+    clock
+        By which its silence is measured.
     """
 
-    def __init__(self, host: HostedDestination, board: HoldBoard, limiter: AccountLimiter, *, places: int) -> None:
+    def __init__(
+        self,
+        host: HostedDestination,
+        board: HoldBoard,
+        limiter: AccountLimiter,
+        *,
+        places: int,
+        clock: Callable[[], float] | None = None,
+    ) -> None:
         self._host, self._board, self._limiter = host, board, limiter
         self._name, self._limits = host.info.name, host.limits
         self._gate = Gate(
-            min(places, host.places or places), self._risk, patience=PATIENCE, require_open=self._require_open
+            min(places, host.places or places),
+            self._risk,
+            patience=PATIENCE,
+            require_open=self._require_open,
+            clock=clock,
         )
 
     @property
@@ -205,8 +220,10 @@ class Admissions:
         self._limiter = AccountLimiter(scripts, settings.keys, lease_seconds=settings.lease_seconds)
         # A destination that hangs may fill half of the process at most.
         places = max(1, settings.in_flight // 2)
+        self._clock = AttendedClock()
         self._admitted = {
-            name: AdmittedHost(host, self._board, self._limiter, places=places) for name, host in hosted.items()
+            name: AdmittedHost(host, self._board, self._limiter, places=places, clock=self._clock)
+            for name, host in hosted.items()
         }
         for name, host in hosted.items():
             host.share(SharedAccount(self._limiter, name, host.limits))
@@ -216,7 +233,9 @@ class Admissions:
     async def start(self) -> list[asyncio.Task[None]]:
         """Learn how the destinations stand, and return the tasks that keep it so."""
         await self._board.refresh()
-        return [asyncio.create_task(self._prober.run()), asyncio.create_task(self._limiter.renew())]
+        return [asyncio.create_task(each.run()) for each in (self._clock, self._prober)] + [
+            asyncio.create_task(self._limiter.renew())
+        ]
 
     def before(self, hosts: Mapping[str, Host]) -> dict[str, Host]:
         """Return the hosts as the engine shall see them; stand-ins for what is not served here stay as they are."""

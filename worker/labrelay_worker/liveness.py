@@ -1,0 +1,115 @@
+"""How alive a destination seems by the answers to one process's calls. Pure; its clock is handed in."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Collection
+
+#: Calls that have been out for so long (seconds) without any answer are a first sign that nobody will answer: twice
+#: as long as its calls usually last, within these limits.
+_SILENCE, _LONGEST_SILENCE = 0.5, 5.0
+#: So many calls in a row without an answer, and there is nothing to wait for.
+_HOPELESS = 3
+#: Weight of the newest answer in how many calls there have been at once lately, and how long they last.
+_NEWEST = 0.1
+
+
+class Liveness:
+    """What answers, and their absence, say of a destination.
+
+    One that has not answered yet, or falls silent, is met carefully: as many calls as may fail begin at once, and as
+    many again each time the silence has lasted twice as long, so that one that is down meets a handful of calls and
+    one that is only slow some more. An answer lets more than twice as many begin as there have been lately: in a few
+    answers that is every place, and one that dies takes few with it.
+
+    Parameters
+    ----------
+    clock
+        Seconds, from any origin.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._answers, self._doubts = False, 0
+        self._lately, self._usual = 0.0, 0.0
+        self._silence = _SILENCE
+        self._heard_at = 0.0
+
+    @property
+    def answers(self) -> bool:
+        """Whether it has answered since it was last in doubt."""
+        return self._answers
+
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether several calls in a row have ended without an answer."""
+        return self._doubts >= _HOPELESS
+
+    @property
+    def until_silence(self) -> float:
+        """Seconds until it counts as silent if nothing is heard, negative if it does."""
+        return self._silence - self.quiet()
+
+    def answered(self, seconds: float, running: int) -> None:
+        """Take note of a confirmed call that lasted so long, among so many at once."""
+        self._usual += (_NEWEST if self._usual else 1) * (seconds - self._usual)
+        self._silence = min(max(2 * self._usual, _SILENCE), _LONGEST_SILENCE)
+        self._lately = max(running, self._lately + _NEWEST * (running - self._lately))
+        self._answers, self._doubts = True, 0
+        self.heard()
+
+    def heard(self) -> None:
+        """Take note of a sign of life, or that there has been nothing to answer until now."""
+        self._heard_at = self._clock()
+
+    def doubt(self) -> None:
+        """Take note that it must answer anew before it is trusted."""
+        self._answers = False
+        self._doubts += 1
+
+    def quiet(self) -> float:
+        """Return for how many seconds nothing has been heard."""
+        return self._clock() - self._heard_at
+
+    def is_silent(self, share: float = 1.0) -> bool:
+        """Return whether nothing has been heard for this share of the time that makes it silent."""
+        return self.quiet() >= share * self._silence
+
+    def next_handful(self) -> float:
+        """Return in how many seconds of silence more calls may begin."""
+        quiet = self.quiet()
+        return self._silence * 2.0 ** (self._handfuls(quiet) - 1) - quiet
+
+    def room(self, risk: int, began: Collection[float]) -> int:
+        """Return how many calls may begin beside those that began at these times, when so many may fail."""
+        quiet = self.quiet() if began else 0.0
+        if self._answers and quiet < self._silence:
+            return risk + 2 * int(self._lately) - len(began)
+        return risk * self._handfuls(quiet) - sum(at >= self._heard_at for at in began)
+
+    def _handfuls(self, quiet: float) -> int:
+        return 1 if quiet < self._silence else 2 + int(math.log2(quiet / self._silence))
+
+
+class AttendedClock:
+    """The time of the running loop without that in which it was behind and could not have heard an answer."""
+
+    _TICK, _LONGEST = 0.05, 0.1
+
+    def __init__(self) -> None:
+        self._counted = 0.0
+        self._ticked: float | None = None
+
+    def __call__(self) -> float:
+        """Return seconds since `run` began; without it, the loop's time."""
+        now = asyncio.get_running_loop().time()
+        return now if self._ticked is None else self._counted + min(now - self._ticked, self._LONGEST)
+
+    async def run(self) -> None:
+        """Count until cancelled."""
+        loop = asyncio.get_running_loop()
+        self._counted = self._ticked = loop.time()
+        while True:
+            await asyncio.sleep(self._TICK)
+            self._counted, self._ticked = self(), loop.time()
