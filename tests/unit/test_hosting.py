@@ -25,7 +25,8 @@ from labrelay.errors import (
 from labrelay.redaction import Redactor
 from labrelay.results import DestinationInfo, ExportResult, Receipt, utc_now
 from labrelay_worker.guarding import RecordGuard
-from labrelay_worker.hosting import HostedDestination, UnservedDestination
+from labrelay_worker.hosting import HostedDestination
+from labrelay_worker.unserved import UnservedDestination
 
 T = TypeVar("T")
 Build = Callable[..., ExportContext]
@@ -343,7 +344,7 @@ def test_a_hanging_call_keeps_its_place_until_it_returns(context: ExportContext,
         # And when the hung call returns at last, then the place is free again
         release.set()
         await asyncio.to_thread(returned.wait)
-        hosted._timeout = 20
+        hosted._limit.seconds = hosted._threads._patience = 20
         assert (await deliver()).record_id == "7"
 
     asyncio.run(story())

@@ -18,7 +18,7 @@ from redis.exceptions import RedisError
 from labrelay.context import ExportContext
 from labrelay.errors import DeliveryError, Held, Misconfigured, OutcomeUnknown, RateLimited, Rejected, Unavailable
 from labrelay.priorities import Priority
-from labrelay.results import DestinationInfo, Receipt
+from labrelay.results import Receipt
 from labrelay.scripts import script_source
 from labrelay_worker import holding, limiting
 from labrelay_worker.accounts import SharedAccount
@@ -30,6 +30,7 @@ from labrelay_worker.holding import HoldBoard
 from labrelay_worker.hosting import HostedDestination
 from labrelay_worker.limiting import PATIENCE, AccountLimiter
 from labrelay_worker.liveness import AttendedClock
+from labrelay_worker.passing import PassingHost
 from labrelay_worker.planning import Hold
 from labrelay_worker.probing import Prober
 from labrelay_worker.settings import WorkerSettings
@@ -39,7 +40,7 @@ _logger = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
 
 
-class AdmittedHost:
+class AdmittedHost(PassingHost):
     """A hosted destination behind its breaker and limits.
 
     Parameters
@@ -65,7 +66,8 @@ class AdmittedHost:
         places: int,
         clock: Callable[[], float] | None = None,
     ) -> None:
-        self._host, self._board, self._limiter = host, board, limiter
+        super().__init__(host)
+        self._hosted, self._board, self._limiter = host, board, limiter
         self._name, self._limits = host.info.name, host.limits
         self._gate = Gate(
             min(places, host.places or places),
@@ -74,21 +76,6 @@ class AdmittedHost:
             require_open=self._require_open,
             clock=clock,
         )
-
-    @property
-    def info(self) -> DestinationInfo:
-        """Name, priority and waits as planned."""
-        return self._host.info
-
-    @property
-    def can_ask(self) -> bool:
-        """Whether it can be asked or sent to again after an unknown outcome."""
-        return self._host.can_ask
-
-    @property
-    def can_link(self) -> bool:
-        """Whether a link can be added to an entry that is there."""
-        return self._host.can_link
 
     def held(self) -> Hold | None:
         """Return why it takes nothing now."""
@@ -104,7 +91,7 @@ class AdmittedHost:
         RateLimited
             No place within a short wait; ``retry_after`` says when to come again.
         """
-        if self._limits or self._host.places is not None:
+        if self._limits or self._hosted.places is not None:
             return self._limited_slot(priority)
         return self._gate.place(priority.rank)
 
@@ -114,7 +101,7 @@ class AdmittedHost:
         urgent = priority is Priority.URGENT
         async with (
             self._gate.place(priority.rank),
-            self._host.slot(),
+            self._host.slot(priority),
             self._limiter.call(self._name, self._limits, overtakes=urgent),
         ):
             self._require_open()
@@ -126,7 +113,7 @@ class AdmittedHost:
 
     async def resolve_doubt(self, context: ExportContext, *, attempt: int) -> Receipt | None:
         """Ask about an earlier send, and tell the breaker how it went."""
-        if not self._host.can_find:
+        if not self._hosted.can_find:
             return await self._host.resolve_doubt(context, attempt=attempt)
         receipt = await self._told(self._host.resolve_doubt(context, attempt=attempt))
         if receipt is None:

@@ -1,4 +1,4 @@
-"""Host any destination object safely: timeouts, threads, typed and redacted errors, receipts.
+"""Host any destination object safely: time limits, threads, typed and redacted errors, receipts.
 
 The engine sees one interface however simple the plugin is; a class with only the seed's five members is hosted as
 it is.
@@ -8,28 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import random
 import socket
-import threading
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
-from contextvars import copy_context
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import lru_cache
 from typing import Any
 
 from labrelay.context import ExportContext
 from labrelay.errors import (
     DeliveryError,
-    Misconfigured,
     OutcomeUnknown,
-    RateLimited,
-    Rejected,
     Transient,
     Unavailable,
 )
 from labrelay.priorities import Priority
 from labrelay.redaction import Redactor
-from labrelay.results import DestinationInfo, Receipt, utc_now
+from labrelay.results import DestinationInfo, Receipt
+from labrelay_worker.answers import receipt_of
+from labrelay_worker.blocking import BlockingCalls
 from labrelay_worker.destinations.account import Account
 from labrelay_worker.destinations.base import Destination, Limits
 from labrelay_worker.guarding import RecordGuard
@@ -81,12 +77,10 @@ class HostedDestination:
         self._timeout: float = getattr(destination, "timeout", None) or call_timeout
         self._limit = TimeLimit(self._timeout)
         self._records = records
-        self._threads = asyncio.Semaphore(threads)
+        self._threads = BlockingCalls(info.name, threads, patience=min(self._timeout, _THREAD_PATIENCE))
         self._blocking = not inspect.iscoroutinefunction(destination.export)
         #: Calls at once that it can make; None: as many as come.
         self.places = threads if self._blocking else None
-        self._in_slot: set[asyncio.Task[Any] | None] = set()
-        self._abandoned: set[asyncio.Task[Any] | None] = set()
         self._idempotent = bool(getattr(destination, "idempotent", False))
         self.can_find = callable(getattr(destination, "find", None))
         self.can_ask = self._idempotent or self.can_find
@@ -103,34 +97,9 @@ class HostedDestination:
         """Return None: what holds a destination is known to `labrelay_worker.admission`."""
         return None
 
-    @asynccontextmanager
-    async def slot(self, priority: Priority = Priority.NORMAL) -> AsyncIterator[None]:
-        """Hold one of the destination's threads; a call that hangs keeps its place until it returns.
-
-        Raises
-        ------
-        RateLimited
-            No thread came free for a while: the delivery waits in the ledger, where it holds up nothing else.
-        """
-        if not self._blocking:
-            yield
-            return
-        try:
-            async with asyncio.timeout(min(self._timeout, _THREAD_PATIENCE)):
-                await self._threads.acquire()
-        except TimeoutError:
-            text = "every thread of this destination is busy or hung"
-            raise RateLimited(text, retry_after=_THREAD_PATIENCE * (0.5 + random.random())) from None  # noqa: S311
-        task = asyncio.current_task()
-        self._in_slot.add(task)
-        try:
-            yield
-        finally:
-            self._in_slot.discard(task)
-            if task in self._abandoned:
-                self._abandoned.discard(task)
-            else:
-                self._threads.release()
+    def slot(self, priority: Priority = Priority.NORMAL) -> AbstractAsyncContextManager[None]:
+        """Hold one of the destination's threads; raises `RateLimited` when none comes free for a while."""
+        return self._threads.place() if self._blocking else nullcontext()
 
     async def export(self, context: ExportContext, *, attempt: int) -> Receipt:
         """Send the record, or update the previous revision in place where the destination can.
@@ -206,7 +175,7 @@ class HostedDestination:
             with self._limit.over_call():
                 if _is_async(getattr(function, "__func__", function)):
                     return await function(*arguments)
-                outcome = await self._in_thread(function, *arguments)
+                outcome = await self._threads.call(function, *arguments)
                 return await outcome if inspect.isawaitable(outcome) else outcome
         except DeliveryError as error:
             error.args = (self.redact(str(error)),)
@@ -224,112 +193,11 @@ class HostedDestination:
             text = self.redact(f"{type(error).__name__}: {error}")
             raise (OutcomeUnknown(text) if sends else Transient(text)) from None
 
-    async def _in_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        # Not an executor: its threads are joined at exit, so one hung plugin would hold up every shutdown.
-        loop, task = asyncio.get_running_loop(), asyncio.current_task()
-        future: asyncio.Future[Any] = loop.create_future()
-        holds_a_place = task in self._in_slot
-
-        def returned(setter: Callable[[Any], None], value: Any) -> None:
-            if not future.done():
-                setter(value)
-            elif holds_a_place:
-                self._threads.release()  # nobody waited any more; see `slot`
-
-        def run() -> None:
-            try:
-                outcome: tuple[Callable[[Any], None], Any] = (future.set_result, function(*arguments))
-            except BaseException as error:  # noqa: BLE001  handed to the caller
-                outcome = (future.set_exception, _transportable(error))
-            with suppress(RuntimeError):  # the loop is closed: the process ends
-                loop.call_soon_threadsafe(returned, *outcome)
-
-        threading.Thread(
-            target=copy_context().run, args=(run,), name=f"labrelay-{self.info.name}", daemon=True
-        ).start()
-        try:
-            return await future
-        except asyncio.CancelledError:
-            # Had it returned in this very moment, `returned` would have seen somebody waiting.
-            if holds_a_place and future.cancelled():
-                self._abandoned.add(task)
-            raise
-
-    def _receipt(self, result: Any, context: ExportContext, *, attempt: int, adopted: bool = False) -> Receipt:
-        if isinstance(result, Receipt):
-            return result
-        if not hasattr(result, "success"):
-            # It came back without an error, so trying again as after a failure could make a second object.
-            raise OutcomeUnknown(f"it answered {type(result).__name__} instead of an ExportResult")
-        given = getattr(result, "metadata", None)
-        metadata = {str(key): value for key, value in given.items()} if isinstance(given, Mapping) else {}
-        if not result.success:
-            text = self.redact(str(getattr(result, "error_message", None) or "the destination reported a failure"))
-            kinds = {kind.kind: kind for kind in (Rejected, Misconfigured, Unavailable, OutcomeUnknown)}
-            raise kinds.get(str(metadata.get("error_kind")), Transient)(text)
-        return Receipt(
-            destination=self.info.name,
-            record_id=_text(getattr(result, "record_id", None)),
-            record_url=_text(self._clean(getattr(result, "record_url", None))),
-            sha256=context.xml_sha256,
-            verified=str(metadata.pop("verified", "")),
-            adopted=adopted,
-            attempt=attempt,
-            at=utc_now(),
-            metadata={key: self._clean(value) for key, value in metadata.items()},
+    def _receipt(self, answer: Any, context: ExportContext, *, attempt: int, adopted: bool = False) -> Receipt:
+        return receipt_of(
+            answer, context, destination=self.info.name, redact=self.redact, attempt=attempt, adopted=adopted
         )
-
-    def _clean(self, value: Any) -> Any:
-        if value is None or isinstance(value, bool | int | float):
-            return value
-        if isinstance(value, Mapping):
-            return {str(key): self._clean(item) for key, item in value.items()}
-        if isinstance(value, list | tuple):
-            return [self._clean(item) for item in value]
-        return self.redact(str(value))
 
 
 #: Looking costs more than the call that is made; a plugin has a handful of methods.
 _is_async = lru_cache(maxsize=256)(inspect.iscoroutinefunction)
-
-
-def _transportable(error: BaseException) -> BaseException:
-    # A StopIteration cannot be set on a future, and SystemExit would end the loop's thread.
-    if isinstance(error, Exception) and not isinstance(error, StopIteration):
-        return error
-    return RuntimeError(f"{type(error).__name__}: {error}")
-
-
-def _text(value: Any) -> str | None:
-    return None if value is None else str(value)
-
-
-class UnservedDestination:
-    """Stands in for a destination this worker does not serve, so that its delivery waits with the reason."""
-
-    can_ask = True
-    can_link = False
-
-    def __init__(self, info: DestinationInfo) -> None:
-        self.info = info
-
-    def held(self) -> Hold | None:
-        """Return None: asking tells the reason."""
-        return None
-
-    @asynccontextmanager
-    async def slot(self, priority: Priority = Priority.NORMAL) -> AsyncIterator[None]:
-        """Hold nothing."""
-        yield
-
-    async def export(self, context: ExportContext, *, attempt: int) -> Receipt:
-        """Refuse with the reason."""
-        raise Misconfigured(self.info.reason)
-
-    async def resolve_doubt(self, context: ExportContext, *, attempt: int) -> Receipt | None:
-        """Refuse with the reason; the doubt stays open."""
-        raise Misconfigured(self.info.reason)
-
-    async def link(self, context: ExportContext, receipt: Receipt) -> Receipt:
-        """Refuse with the reason."""
-        raise Misconfigured(self.info.reason)

@@ -35,9 +35,10 @@ from labrelay_worker.destinations.making import (
 from labrelay_worker.discovery import UnavailablePlugin, discover, left_out
 from labrelay_worker.guarding import RecordGuard
 from labrelay_worker.guests import secrets_it_may_read
-from labrelay_worker.hosting import HostedDestination, UnservedDestination
+from labrelay_worker.hosting import HostedDestination
 from labrelay_worker.inline import export_inline
 from labrelay_worker.settings import WorkerSettings, load_worker_settings
+from labrelay_worker.unserved import UnservedDestination
 
 _logger = logging.getLogger(__name__)
 

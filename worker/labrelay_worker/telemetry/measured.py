@@ -17,8 +17,8 @@ from labrelay.results import Delivery, ExportState, Receipt, WorkerInfo
 from labrelay_worker.claimed import LedgerJob
 from labrelay_worker.engine import Host
 from labrelay_worker.ledger import Claim, Due, Places, Taken, WorkerLedger
+from labrelay_worker.passing import PassingHost
 from labrelay_worker.telemetry.counting import WorkerMetrics
-from labrelay_worker.telemetry.passing import PassingHost
 
 #: Of the grace after which an unclaimed export is woken: clocks are read a moment apart.
 _NEARLY = 0.9

@@ -16,7 +16,7 @@ from labrelay.results import Receipt
 from labrelay_worker.claimed import LedgerJob
 from labrelay_worker.engine import Host
 from labrelay_worker.ledger import Claim
-from labrelay_worker.telemetry.passing import PassingHost
+from labrelay_worker.passing import PassingHost
 
 
 class WorkerTracing:

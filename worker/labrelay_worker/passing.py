@@ -1,4 +1,4 @@
-"""A host that passes everything on: what measures or traces calls changes the one that it is about."""
+"""A host that passes everything on: what holds, measures or traces calls changes only what it is about."""
 
 from __future__ import annotations
 
