@@ -115,16 +115,19 @@ def test_what_prometheus_shows_of_a_real_run_is_what_the_ledger_says(lab):
         # Then the ledger's numbers are those of `labrelay status`
         counts = {str(state): number for state, number in client.ledger.counts().items()}
         finals = {name: counts[name] for name in ("delivered", "dead", "unknown", "cancelled")}
-        shown = server.by("state", "sum by (state) (labrelay_exports)")
-        assert {name: shown[name] for name in finals} == finals
-        assert server.query("sum(labrelay_dead_letters)") == {(): finals["dead"]}
+        lab.wait_until(
+            lambda: finals.items() <= server.by("state", "sum by (state) (labrelay_exports)").items(),
+            what=f"the last scrape of {finals}",
+        )
+        lab.wait_until(lambda: server.query("sum(labrelay_dead_letters)") == {(): finals["dead"]}, what="dead letters")
 
         # And what all workers counted together is what `labrelay list` shows
         listed = Counter((d.destination, str(d.state)) for e in client.ledger.recent(limit=100) for d in e.deliveries)
+        everything = 'sum(labrelay_delivery_seconds_count{destination="good"}) == 16'
+        lab.wait_until(lambda: server.query(everything), what="the last scrapes of the workers")
         counted = server.query("sum by (destination, outcome) (labrelay_deliveries_total)")
         for name, state in (("good", DeliveryState.DELIVERED), ("picky", DeliveryState.FAILED)):
             assert counted[("destination", name), ("outcome", str(state))] == listed[name, str(state)] > 0
-        assert server.query('sum(labrelay_delivery_seconds_count{destination="good"})') == {(): 16}
         # And both workers took part in it under one address each
         assert len(server.query('labrelay_claims_total{answer="claimed"}')) == 2
         assert server.query("sum(labrelay_workers)") == {(): 3}
