@@ -81,7 +81,7 @@ def capacity_of_the_receiver(variant: Variant, seconds: float = 2.0, at_once: in
                 answered += 1
 
         await asyncio.gather(*(again() for _ in range(at_once)))
-        http.close()
+        await http.close()
         return answered
 
     with stage(variant) as s:

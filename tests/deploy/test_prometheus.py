@@ -119,7 +119,9 @@ def test_what_prometheus_shows_of_a_real_run_is_what_the_ledger_says(lab):
             lambda: finals.items() <= server.by("state", "sum by (state) (labrelay_exports)").items(),
             what=f"the last scrape of {finals}",
         )
-        lab.wait_until(lambda: server.query("sum(labrelay_dead_letters)") == {(): finals["dead"]}, what="dead letters")
+        lab.wait_until(
+            lambda: server.query("sum(labrelay_dead_letters)") == {(): finals["dead"]}, what="dead letters"
+        )
 
         # And what all workers counted together is what `labrelay list` shows
         listed = Counter((d.destination, str(d.state)) for e in client.ledger.recent(limit=100) for d in e.deliveries)

@@ -23,10 +23,10 @@ _PAUSE = 0.005
 _HANDFUL = 8
 #: Seconds between two looks for urgent exports while every place is taken.
 _FULL_PAUSE = 0.02
-#: Seconds by which the loop may be behind because it computes. Beyond it, more exports at once would not be delivered
-#: sooner, and an urgent one would wait for all of them at each of its steps; so fewer are taken, at the least a sixth
-#: of the places. `_NEWEST` is the weight of the latest measurement.
-_BEHIND, _NEWEST = 0.004, 0.25
+#: Seconds by which the loop may be behind, whoever has the processor. Beyond it, more exports at once would not be
+#: delivered sooner, and an urgent one would wait for all of them at each of its steps; so fewer are taken, at least
+#: a sixth of the places. `_NEWEST` is the weight of the latest measurement.
+_BEHIND, _NEWEST = 0.002, 0.25
 _FEWER, _MORE, _LEAST = 0.9, 0.02, 1 / 6
 #: Seconds until a process whose wake-ups all wait for slow exports looks without being woken.
 _LATE_LOOK = 0.25
@@ -198,11 +198,9 @@ class Intake:
                 async with asyncio.timeout(_FULL_PAUSE):
                     await self._freed.wait()
         pause = _PAUSE if min(free, self._brought) >= _HANDFUL else 2 * _PAUSE
-        # The thread's own computing time. Where other processes take the machine, too, every step waits for them, and
-        # with fewer exports at once the worker would have nothing to do when its turn comes.
-        computed = time.thread_time()
+        began = time.monotonic()
         await asyncio.sleep(pause)
-        behind = max(0.0, time.thread_time() - computed - pause)
+        behind = time.monotonic() - began - pause
         self._behind += _NEWEST * (behind - self._behind)
         if self._behind > _BEHIND:
             self._allowed = max(self._places * _LEAST, 1.0, self._allowed * _FEWER)
