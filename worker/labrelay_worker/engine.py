@@ -132,12 +132,13 @@ async def run_export(job: Job, hosts: Mapping[str, Host], policy: Policy, stoppi
                 closed=lambda name: hosts[name].held(),
                 missing_links=missing_links({name: r for name, r in job.receipts.items() if name in linkable}),
             )  # fmt: skip
-            if not (stopping() or job.cancel_requested):
+            if (steps.start or steps.link) and not (stopping() or job.cancel_requested):
+                context = _with_results(job)  # one for all that start together: each writes it on the wire
                 for step, names in ((_deliver, steps.start), (_link, steps.link)):
                     for name in names:
                         before = job.deliveries[name]
                         job.deliveries[name] = before.with_values(state=DeliveryState.SENDING)
-                        sending.add(step(job, hosts[name], before, policy))
+                        sending.add(step(job, hosts[name], context, before, policy))
             if not sending:
                 return await _settle(job, steps, policy, onlookers(ordered))
             await sending.one_ended()
@@ -145,8 +146,8 @@ async def run_export(job: Job, hosts: Mapping[str, Host], policy: Policy, stoppi
         await sending.stop()
 
 
-async def _deliver(job: Job, host: Host, before: Delivery, policy: Policy) -> None:
-    name, context = host.info.name, _with_results(job)
+async def _deliver(job: Job, host: Host, context: ExportContext, before: Delivery, policy: Policy) -> None:
+    name = host.info.name
     in_doubt = name in job.open_intents
     try:
         async with host.slot(job.priority):
@@ -177,12 +178,12 @@ async def _deliver(job: Job, host: Host, before: Delivery, policy: Policy) -> No
         await job.write_receipt(name, receipt)
 
 
-async def _link(job: Job, host: Host, before: Delivery, policy: Policy) -> None:
+async def _link(job: Job, host: Host, context: ExportContext, before: Delivery, policy: Policy) -> None:
     name = host.info.name
     try:
         async with host.slot(job.priority):
             job.require_lease()
-            receipt = await host.link(_with_results(job), job.receipts[name])
+            receipt = await host.link(context, job.receipts[name])
     except Held:
         job.deliveries[name] = before
     except DeliveryError as error:
