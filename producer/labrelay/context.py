@@ -270,11 +270,9 @@ class ExportContext(_Wire):
         """Return the wire form."""
         shared: list[str] | None = self._kept("_shared_wire")
         if shared is None:
-            return self.model_dump_json(by_alias=True, exclude_none=True)
+            return self._dumped()
         if not shared:
-            shared += (
-                self.model_dump_json(by_alias=True, exclude_none=True, include=f)[1:-1] for f in _AROUND_RESULTS
-            )
+            shared += (self._dumped(fields)[1:-1] for fields in _AROUND_RESULTS)
         results = _RESULTS.dump_json(self.previous_results, exclude_none=True).decode()
         return f'{{{shared[0]},"previous_results":{results},{shared[1]}}}'
 
