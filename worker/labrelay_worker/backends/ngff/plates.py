@@ -66,11 +66,6 @@ def declared_in(document: bytes | None) -> Declared:
         return Declared()
 
 
-def is_plate(document: bytes) -> bool:
-    """Return whether a root document is that of a plate."""
-    return bool(declared_in(document).rows)
-
-
 def documents(
     found: Mapping[tuple[str, str], Iterable[int]], declared: Declared, version: Version
 ) -> dict[str, bytes]:
