@@ -11,8 +11,8 @@ from benchmarks.queue.stage import Stage, stage
 from benchmarks.queue.variants import Variant
 from benchmarks.queue.workload import document
 
-from labrelay_worker.http import TlsOptions
 from labrelay_worker.http_connections import Connections
+from labrelay_worker.tls import TlsOptions
 
 Figures = dict[str, float]
 WARM_UP = 50

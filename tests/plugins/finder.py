@@ -7,7 +7,7 @@ from labrelay.context import ExportContext
 from labrelay.errors import Transient
 from labrelay.results import ExportResult
 from labrelay_worker.destinations.webhook import WebhookDestination
-from labrelay_worker.http import error_of
+from labrelay_worker.http_answers import error_of
 
 
 class FinderDestination(WebhookDestination):

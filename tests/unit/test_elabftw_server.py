@@ -15,7 +15,9 @@ from tests.servers.elabftw import SITE_URL, ElabServer
 from tests.servers.elabftw_calls import ADMIN, OTHER, READER, WRITER
 from tests.servers.elabftw_schema import DOCUMENT
 
-from labrelay_worker.http import Answer, HttpClient, TlsOptions
+from labrelay_worker.http import HttpClient
+from labrelay_worker.http_answers import Answer
+from labrelay_worker.tls import TlsOptions
 
 
 @pytest.fixture

@@ -11,7 +11,9 @@ from aiohttp import web
 from labrelay.errors import OutcomeUnknown, Transient
 from labrelay_worker.conformance.faults import Fault
 from labrelay_worker.conformance.serving import FaultProxy, ServerThread
-from labrelay_worker.http import Answer, HttpClient, TlsOptions
+from labrelay_worker.http import HttpClient
+from labrelay_worker.http_answers import Answer
+from labrelay_worker.tls import TlsOptions
 
 
 class Counter:

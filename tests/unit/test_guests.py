@@ -28,7 +28,7 @@ from labrelay.redaction import MASK, Redactor
 from labrelay.results import ExportResult
 from labrelay_worker.conformance.faults import Fault
 from labrelay_worker.guests import deliver, failure, secrets_it_may_read
-from labrelay_worker.http import Answer
+from labrelay_worker.http_answers import Answer
 from labrelay_worker.watching import Effect, Exchange, effect_of, watching
 
 SECRET = "5ecret-value-0123456789"

@@ -12,7 +12,8 @@ from aiohttp import web
 
 from labrelay.errors import Rejected, Transient
 from labrelay_worker.conformance.serving import ServerThread
-from labrelay_worker.http import HttpClient, TlsOptions
+from labrelay_worker.http import HttpClient
+from labrelay_worker.tls import TlsOptions
 
 Result = TypeVar("Result")
 

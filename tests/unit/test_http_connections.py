@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 import pytest
 import yarl
 
-from labrelay_worker.http import TlsOptions
-from labrelay_worker.http_connections import AnswerLost, Connections, NotAUrl, NotConnected, Reply, place_of
+from labrelay_worker.http_connections import Connections, NotAUrl, NotConnected, place_of
+from labrelay_worker.http_exchange import AnswerLost, Reply
+from labrelay_worker.tls import TlsOptions
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 CLOSE = b""

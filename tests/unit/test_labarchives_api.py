@@ -26,7 +26,7 @@ from labrelay_worker.destinations.labarchives_answers import (
 )
 from labrelay_worker.destinations.labarchives_options import LabArchivesOptions
 from labrelay_worker.destinations.labarchives_signing import Credentials
-from labrelay_worker.http import Answer
+from labrelay_worker.http_answers import Answer
 
 
 def answer(body: str | bytes, status: int = 200) -> Answer:

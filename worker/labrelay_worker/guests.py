@@ -15,7 +15,7 @@ from labrelay.context import ExportContext
 from labrelay.errors import DeliveryError, Misconfigured, OutcomeUnknown, RateLimited, Transient, Unavailable
 from labrelay.redaction import is_secret_name
 from labrelay_worker.destinations.base import Limits
-from labrelay_worker.http import error_of
+from labrelay_worker.http_answers import error_of
 from labrelay_worker.watching import Effect, Exchange, watching
 
 if TYPE_CHECKING:

@@ -8,107 +8,33 @@ of bytes, which is what most deliveries are, goes over `http_connections` at a q
 from __future__ import annotations
 
 import asyncio
-import email.utils
 import hashlib
 import logging
 import socket
-import ssl
-import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
-import orjson
 import yarl
-from pydantic import BaseModel, ConfigDict, Field
 
 from labrelay.errors import (
     DeliveryError,
     Misconfigured,
     OutcomeUnknown,
-    RateLimited,
-    Rejected,
     Transient,
     Unavailable,
 )
-from labrelay_worker.http_connections import AnswerLost, Connections, NotAUrl, NotConnected, NotTrusted
+from labrelay_worker.http_answers import Answer
+from labrelay_worker.http_connections import Connections, NotAUrl, NotConnected, NotTrusted
+from labrelay_worker.http_exchange import AnswerLost
+from labrelay_worker.tls import TlsOptions
 
 _logger = logging.getLogger(__name__)
 
-_ERROR_BODY = 300
 #: What is kept of a body that is hashed: enough to tell an error's text from a file.
 _BEGINNING = 64 * 1024
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-
-
-class TlsOptions(BaseModel):
-    """How servers are trusted and how this client proves itself."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    ca_file: Path | None = Field(None, description="PEM bundle of the authorities to trust, in place of the system's")
-    client_cert: Path | None = Field(None, description="PEM of the client certificate and its key")
-    verify: bool = Field(True, description="False accepts any certificate: never outside a test")
-
-    def context(self) -> ssl.SSLContext | bool:
-        """Return what aiohttp wants.
-
-        Raises
-        ------
-        Misconfigured
-            A named file cannot be read as certificates.
-        """
-        if self == TlsOptions():
-            return True
-        try:
-            context = ssl.create_default_context(cafile=self.ca_file)
-            if self.client_cert is not None:
-                context.load_cert_chain(self.client_cert)
-        except (OSError, ssl.SSLError) as error:
-            raise Misconfigured(
-                f"tls: cannot read the certificates ({error}); correct ca_file or client_cert"
-            ) from None
-        if not self.verify:
-            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        return context
-
-    def ssl_context(self) -> ssl.SSLContext:
-        """Return the context for connections of our own; raises as `context`."""
-        context = self.context()
-        if isinstance(context, ssl.SSLContext):
-            return context
-        return ssl.create_default_context()
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a server answered.
-
-    Parameters
-    ----------
-    status, headers
-        As they came.
-    body
-        All of it; of a body that was to be hashed its beginning alone.
-    sha256
-        Of the whole body, where that was asked for.
-    """
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-    sha256: str = ""
-
-    def json(self) -> dict[str, Any]:
-        """Return the body as a JSON object, or an empty one."""
-        try:
-            value = orjson.loads(self.body)
-        except ValueError:
-            return {}
-        return value if isinstance(value, dict) else {}
 
 
 class HttpClient:
@@ -272,32 +198,6 @@ def listens(url: str, *, timeout: float) -> tuple[bool, str | None]:
     return True, None
 
 
-def error_of(answer: Answer, *, safe: bool = False) -> DeliveryError | None:
-    """Return the error a status stands for, or None for success (DESIGN section 7).
-
-    Parameters
-    ----------
-    answer
-        What the server answered.
-    safe
-        Whether the request changed nothing at the server, so that a failure of the server leaves no doubt.
-    """
-    status = answer.status
-    if 200 <= status < 300:  # noqa: PLR2004  the success class of RFC 9110
-        return None
-    text = f"HTTP {status}: {answer.body[:_ERROR_BODY].decode(errors='replace').strip() or 'no explanation'}"
-    wait = _retry_after(answer.headers.get("Retry-After"))
-    if status in (429, 503):
-        return (RateLimited if status == 429 else Unavailable)(text, retry_after=wait)  # noqa: PLR2004
-    if 300 <= status < 400:  # noqa: PLR2004  often a login page: following it would lose the record
-        return Misconfigured(f"HTTP {status}: the address redirects; give the one it leads to, or a token")
-    if status in (401, 403):
-        return Misconfigured(f"{text} (check token and rights)")
-    if status >= 500:  # noqa: PLR2004  the server may have stored the record before it failed
-        return Transient(text, retry_after=wait) if safe else OutcomeUnknown(text)
-    return Transient(text, retry_after=wait) if status in (408, 425) else Rejected(text)
-
-
 def _untrusted(url: str | yarl.URL, reason: str) -> Misconfigured:
     return Misconfigured(
         f"the certificate of {_host(str(url))} is not trusted ({reason.rstrip('.')}); give its authority in"
@@ -308,16 +208,6 @@ def _untrusted(url: str | yarl.URL, reason: str) -> Misconfigured:
 def _lost(method: str, url: str | yarl.URL, why: str, safe: bool | None) -> DeliveryError:
     kind = Transient if (method in _SAFE_METHODS if safe is None else safe) else OutcomeUnknown
     return kind(f"the answer of {_host(str(url))} is lost ({why})")
-
-
-def _retry_after(value: str | None) -> float | None:
-    if value is None:
-        return None
-    try:
-        return max(0.0, float(value))
-    except ValueError:
-        parsed = email.utils.parsedate_tz(value)
-        return None if parsed is None else max(0.0, email.utils.mktime_tz(parsed) - time.time())
 
 
 def _host(url: str) -> str:

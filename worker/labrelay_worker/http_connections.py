@@ -11,15 +11,13 @@ import asyncio
 import base64
 import ssl
 from collections import defaultdict, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
-from typing import cast
+from functools import lru_cache
 
-import httptools
 import yarl
-from multidict import CIMultiDict
 
+from labrelay_worker.http_exchange import AnswerLost, Connection, Reply
 from labrelay_worker.timelimits import Expiry
 
 #: Servers and balancers close idle connections after a while; a request must not meet that moment.
@@ -27,7 +25,6 @@ _IDLE_SECONDS = 15.0
 _CONNECT_SECONDS = 10.0
 #: What is closed may have to say goodbye (TLS); a server that does not answer that is not waited for.
 _CLOSE_SECONDS = 1.0
-_DELIMITING = frozenset({b"content-length", b"transfer-encoding"})
 
 
 class NotAUrl(Exception):
@@ -40,39 +37,6 @@ class NotConnected(Exception):
 
 class NotTrusted(Exception):
     """The server's certificate is not trusted: nothing was sent."""
-
-
-class AnswerLost(Exception):
-    """The connection was made and the answer is lost: the request may have been received."""
-
-
-class Headers(Mapping[str, str]):
-    """The headers of an answer, whatever their case; decoded when somebody asks, for hardly anybody does."""
-
-    def __init__(self, raw: Sequence[tuple[bytes, bytes]]) -> None:
-        self._raw = raw
-
-    @cached_property
-    def _decoded(self) -> CIMultiDict[str]:
-        return CIMultiDict((name.decode("latin-1"), value.decode("latin-1")) for name, value in self._raw)
-
-    def __getitem__(self, name: str) -> str:
-        return self._decoded[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._decoded)
-
-    def __len__(self) -> int:
-        return len(self._decoded)
-
-
-@dataclass(frozen=True)
-class Reply:
-    """A whole answer."""
-
-    status: int
-    headers: Headers
-    body: bytes
 
 
 @dataclass(frozen=True)
@@ -114,83 +78,6 @@ def place_of(url: str | yarl.URL) -> Place:
     )
 
 
-class _Connection(asyncio.Protocol):
-    """One connection; `answer` is there while a request waits."""
-
-    def __init__(self) -> None:
-        self.answer: asyncio.Future[Reply] | None = None
-        self.usable = True
-        self.idle_since = 0.0
-        self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast("asyncio.Transport", transport)
-        self._parser = httptools.HttpResponseParser(self)
-        self._begin()
-
-    def ask(self, request: bytes) -> asyncio.Future[Reply]:
-        """Send one request; nothing else is sent until its answer is there."""
-        self.answer = asyncio.get_running_loop().create_future()
-        self.transport.write(request)
-        return self.answer
-
-    def give_up(self) -> None:
-        """Drop the connection: nobody waits for what comes over it any more."""
-        self.answer, self.usable = None, False
-        self.transport.abort()
-
-    def data_received(self, data: bytes) -> None:
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserError as error:
-            self._fail(f"what it sent is not HTTP ({type(error).__name__})")
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.usable = False
-        if self.answer is not None and self._ends_with_connection and exc is None:
-            self._complete()
-        else:
-            self._fail(type(exc).__name__ if exc else "it closed the connection")
-        self.gone.set_result(None)
-
-    # --- what the parser tells --------------------------------------------------------------------------
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self._headers.append((name, value))
-
-    def on_headers_complete(self) -> None:
-        self._ends_with_connection = _DELIMITING.isdisjoint([name.lower() for name, _ in self._headers])
-
-    def on_body(self, body: bytes) -> None:
-        self._body.append(body)
-
-    def on_message_complete(self) -> None:
-        if self._parser.get_status_code() < 200:  # noqa: PLR2004  "continue" and its kind: the answer follows
-            self._begin()
-            return
-        self.usable = self.usable and self._parser.should_keep_alive() and self.answer is not None
-        self._complete()
-
-    def _begin(self) -> None:
-        self._headers: list[tuple[bytes, bytes]] = []
-        self._body: list[bytes] = []
-        self._ends_with_connection = False
-
-    def _complete(self) -> None:
-        answer, self.answer = self.answer, None
-        reply = Reply(self._parser.get_status_code(), Headers(self._headers), b"".join(self._body))
-        if self.usable:
-            self._begin()
-        if answer is not None and not answer.done():
-            answer.set_result(reply)
-
-    def _fail(self, why: str) -> None:
-        answer, self.answer, self.usable = self.answer, None, False
-        self.transport.close()
-        if answer is not None and not answer.done():
-            answer.set_exception(AnswerLost(why))
-
-
 class Connections:
     """The connections of one client to any number of servers.
 
@@ -209,7 +96,7 @@ class Connections:
         self._headers = {"User-Agent": "labrelay", "Accept": "*/*", **headers}
         #: Header lines by what a request gives itself: put together once, not for every request.
         self._fixed: dict[tuple[str | None, tuple[str, ...]], str] = {}
-        self._idle: defaultdict[tuple[str, str, int], deque[_Connection]] = defaultdict(deque)
+        self._idle: defaultdict[tuple[str, str, int], deque[Connection]] = defaultdict(deque)
         self._expiry = Expiry(_expire)
         self._closed = False
 
@@ -258,7 +145,7 @@ class Connections:
         for connection in idle:
             connection.transport.abort()
 
-    def _take(self, place: Place, now: float) -> _Connection | None:
+    def _take(self, place: Place, now: float) -> Connection | None:
         idle = self._idle[place.origin]
         while idle:
             connection = idle.pop()  # the freshest: the others may become old enough to be dropped
@@ -267,13 +154,13 @@ class Connections:
             connection.transport.close()
         return None
 
-    async def _connect(self, place: Place) -> _Connection:
+    async def _connect(self, place: Place) -> Connection:
         scheme, host, port = place.origin
         context = self._tls if scheme == "https" else None
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(min(_CONNECT_SECONDS, self._timeout)):
-                _, connection = await loop.create_connection(_Connection, host, port, ssl=context)
+                _, connection = await loop.create_connection(Connection, host, port, ssl=context)
         except ssl.SSLCertVerificationError as error:
             raise NotTrusted(error.verify_message or type(error).__name__) from None
         except OSError as error:  # of TLS and of time running out, too

@@ -22,7 +22,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from labrelay_worker.http import Answer
+from labrelay_worker.http_answers import Answer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -11,7 +11,9 @@ import uvloop
 from benchmarks.queue.peers.raw_streams import Deliver, consume, producer
 from benchmarks.queue.workload import RECEIVER, deliver_with, headers
 
-from labrelay_worker.http import HttpClient, TlsOptions, error_of
+from labrelay_worker.http import HttpClient
+from labrelay_worker.http_answers import error_of
+from labrelay_worker.tls import TlsOptions
 
 __all__ = ["producer"]
 

@@ -11,7 +11,7 @@ import re
 from typing import Any
 
 from labrelay.errors import DeliveryError, Misconfigured, OutcomeUnknown, Rejected, Transient
-from labrelay_worker.http import Answer, error_of
+from labrelay_worker.http_answers import Answer, error_of
 
 #: Answers of 403 that are about the token itself.
 _CREDENTIALS = re.compile(r"credentials|invalid token|token header|user inactive", re.IGNORECASE)

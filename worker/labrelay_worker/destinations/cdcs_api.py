@@ -14,7 +14,8 @@ from labrelay.errors import Misconfigured, OutcomeUnknown, Rejected, Transient
 from labrelay_worker.destinations.cdcs_answers import MissingRight, NotThere, as_json, refusal
 from labrelay_worker.destinations.cdcs_kinship import StoredRecord
 from labrelay_worker.destinations.cdcs_target import PidSettings, Template, Workspace
-from labrelay_worker.http import Answer, HttpClient
+from labrelay_worker.http import HttpClient
+from labrelay_worker.http_answers import Answer
 
 #: Pages that a look-up turns: a title that more records have is no key.
 _LONGEST_LIST = 50

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import Field, HttpUrl, SecretStr, field_validator
 
 from labrelay_worker.destinations.base import Options
-from labrelay_worker.http import TlsOptions
+from labrelay_worker.tls import TlsOptions
 
 
 class CdcsOptions(Options):

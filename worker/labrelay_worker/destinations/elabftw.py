@@ -19,7 +19,8 @@ from labrelay_worker.destinations.elabftw_api import ElabApi
 from labrelay_worker.destinations.elabftw_checks import CHECK_SECONDS, Expected, own_key, what_is_wrong
 from labrelay_worker.destinations.elabftw_entry import Wanted
 from labrelay_worker.destinations.findings import Finding, differs, equal, missing
-from labrelay_worker.http import HttpClient, TlsOptions
+from labrelay_worker.http import HttpClient
+from labrelay_worker.tls import TlsOptions
 
 #: What a form needs round the file.
 _FORM = 4096

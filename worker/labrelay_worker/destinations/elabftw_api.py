@@ -19,7 +19,8 @@ import yarl
 from labrelay.errors import Misconfigured, OutcomeUnknown, Rejected, Transient
 from labrelay_worker.destinations.elabftw_answers import ARCHIVED, NORMAL, Attachment, Entry, Upload, read_entry
 from labrelay_worker.destinations.uploads import checked_chunks
-from labrelay_worker.http import Answer, HttpClient, error_of
+from labrelay_worker.http import HttpClient
+from labrelay_worker.http_answers import Answer, error_of
 
 #: Rows asked for at once; a shorter page is the last one.
 PAGE = 50

@@ -14,7 +14,7 @@ from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
 from labrelay.errors import DeliveryError, Misconfigured, OutcomeUnknown, Rejected, Transient
-from labrelay_worker.http import Answer, error_of
+from labrelay_worker.http_answers import Answer, error_of
 
 _NOT_FOUND = 404
 _SERVER_FAILED = 500

@@ -29,7 +29,8 @@ from labrelay_worker.destinations.labarchives_answers import (
 )
 from labrelay_worker.destinations.labarchives_signing import Credentials, encoded
 from labrelay_worker.destinations.uploads import checked_chunks
-from labrelay_worker.http import Answer, HttpClient
+from labrelay_worker.http import HttpClient
+from labrelay_worker.http_answers import Answer
 
 #: Parent of a notebook's uppermost folders.
 ROOT = "0"

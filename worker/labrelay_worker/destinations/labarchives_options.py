@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, HttpUrl, SecretStr, field_validator
 
 from labrelay_worker.destinations.base import Options
-from labrelay_worker.http import TlsOptions
+from labrelay_worker.tls import TlsOptions
 
 #: Hosts of the service: ``caapi`` serves the API of what people read at ``ca-mynotebook``.
 _SERVICE = "api.labarchives.com"

@@ -18,7 +18,9 @@ from labrelay.context import ExportContext
 from labrelay.errors import Rejected, Transient
 from labrelay.results import ExportResult
 from labrelay_worker.destinations.base import Destination, Options
-from labrelay_worker.http import Answer, HttpClient, TlsOptions, error_of, listens
+from labrelay_worker.http import HttpClient, listens
+from labrelay_worker.http_answers import Answer, error_of
+from labrelay_worker.tls import TlsOptions
 
 
 class WebhookOptions(Options):
