@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
+import weakref
 from collections.abc import Callable, Coroutine, Iterator
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -280,7 +282,7 @@ def test_a_claim_returns_the_context_with_a_lease(desk: Desk) -> None:
     job = desk.claim(desk.worker())
     # Then it holds it for as long as the lease lasts
     assert job.context.session_identifier == "session-1"
-    assert job.token == "1"
+    assert job.lease.token == "1"
     job.require_lease()
     assert float(desk.row()["lease_until"]) == desk.due()["export-1"]
     assert desk.ledger.status("export-1").state is ExportState.RUNNING
@@ -402,7 +404,7 @@ def test_no_intent_is_written_where_a_receipt_exists(desk: Desk) -> None:
     job = desk.claim(desk.worker())
     desk.run(confirm(job, receipt()))
     # When a second send would begin
-    answer = desk.run(job._ledger.commit("export-1", job.token, [("intent", "cdcs", "{}")]))
+    answer = desk.run(job._ledger.commit("export-1", job.lease.token, [("intent", "cdcs", "{}")]))
     # Then the ledger refuses it
     assert answer == "confirmed"
     assert "i:cdcs" not in desk.row()
@@ -522,7 +524,7 @@ def test_renewing_prolongs_the_lease_and_the_due_time(desk: Desk) -> None:
     desk.redis.hset(KEYS.export("export-1"), "lease_until", 5)
     desk.redis.zadd(KEYS.due, {"export-1": 5})
     # When it is renewed
-    desk.run(worker.renew([job]))
+    desk.run(worker.renew([job.lease]))
     # Then nobody else looks at the export before it ends
     assert float(desk.row()["lease_until"]) == desk.due()["export-1"] > desk.now_ms() + 20_000
     job.require_lease()
@@ -539,7 +541,7 @@ def test_renewing_tells_each_job_how_it_stands(desk: Desk) -> None:
     desk.claim(desk.worker("worker-2"), 1)
     desk.ledger.cancel("export-2")
     # When the leases are renewed
-    desk.run(worker.renew(jobs))
+    desk.run(worker.renew([job.lease for job in jobs]))
     # Then each knows for itself
     with pytest.raises(LeaseLost):
         jobs[0].require_lease()
@@ -554,6 +556,23 @@ def test_a_job_without_time_left_must_not_send(desk: Desk) -> None:
     # When a send would begin, then it is refused
     with pytest.raises(LeaseLost):
         job.require_lease()
+
+
+def test_a_settled_job_is_gone_without_the_garbage_collector(desk: Desk) -> None:
+    # Given a delivered export, in a process that collects garbage rarely
+    desk.submit()
+    job = desk.claim(desk.worker())
+    desk.run(confirm(job, receipt()))
+    desk.run(job.settle(ExportState.DELIVERED, "2 of 2 delivered"))
+    gone = weakref.ref(job)
+    gc.disable()
+    try:
+        # When nobody holds it any more
+        del job
+        # Then its memory is free at once: thousands of them would be searched for circles again and again
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 # --- cancel --------------------------------------------------------------------------------------------
@@ -812,7 +831,7 @@ def test_the_trail_keeps_the_latest_500_steps(desk: Desk) -> None:
     job = desk.claim(desk.worker())
     steps = [("note", "", json.dumps({"event": f"step {i}"})) for i in range(600)]
     # When it goes on, then its trail does not grow without end
-    desk.run(job._ledger.commit("export-1", job.token, steps))
+    desk.run(job._ledger.commit("export-1", job.lease.token, steps))
     trail = desk.ledger.trail("export-1")
     assert len(trail) == 500
     assert trail[-1].event == "step 599"

@@ -59,7 +59,7 @@ class Shelf:
         job = self.claim(name)
         receipt = Receipt(destination="cdcs", record_id="7", at=utc_now()).model_dump_json()
         steps = [("receipt", "cdcs", receipt), ("note", "", '{"event":"delivered"}'), ("settle", state, "0 1 of 1")]
-        assert self.runner.run(self.worker.commit(name, job.token, steps)) == "ok"
+        assert self.runner.run(self.worker.commit(name, job.lease.token, steps)) == "ok"
         return name
 
     def delivered(self, name: str) -> str:

@@ -15,8 +15,9 @@ from labrelay.priorities import Priority
 from labrelay.results import Delivery, DeliveryState, ExportState, Receipt
 from labrelay.rows import Row, by_destination, destinations_of, from_ms
 from labrelay.strategies import Strategy
+from labrelay_worker.leasing import Lease
 from labrelay_worker.ledger import Claim, Step, WorkerLedger
-from labrelay_worker.writing import Then, Writes
+from labrelay_worker.writing import Then, Write, Writes
 
 _PENDING = Delivery()
 
@@ -24,12 +25,12 @@ _PENDING = Delivery()
 class LedgerJob:
     """One claimed export as the engine sees it (`labrelay_worker.engine.Job`)."""
 
-    def __init__(self, ledger: WorkerLedger, claim: Claim) -> None:
+    def __init__(self, ledger: WorkerLedger, claim: Claim, lease: Lease | None = None) -> None:
         row = whole_row(claim.row)
         known = {field: value for field, value in row.items() if field[1:2] == ":"}  # of single destinations
         begun = by_destination(known, FIELD_INTENT)
         self._ledger = ledger
-        self.export_id, self.token = claim.export_id, row["token"]
+        self.export_id = claim.export_id
         self.session, self.instrument = row["session"], row["instrument"]
         self.named = destinations_of(row)
         self.priority = Priority(row.get("priority", Priority.NORMAL))
@@ -46,14 +47,14 @@ class LedgerJob:
         }
         context = ExportContext.parse(row["context"], source=f"export {claim.export_id}")
         self.context = context._number(revision, _receipts(known, FIELD_PREVIOUS_RECEIPT))
-        self.cancel_requested = row.get("cancel") == "1"
-        self.lease_until = claim.asked_at + ledger.lease_seconds
+        self.lease = lease or ledger.lease_of(claim)
         self._clock = claim.server_now - claim.asked_at
         self._known = {n: Delivery.model_validate_json(v) for n, v in by_destination(known, FIELD_DELIVERY).items()}
         self.deliveries: dict[str, Delivery] = {}
         #: State and summary as last given back.
         self.settled: tuple[ExportState, str] = (ExportState.RUNNING, "")
-        self._writes = Writes(self._write)
+        # Not a method of the job's own: in a circle with it, everything here would wait for the collector.
+        self._writes = Writes(_writer(ledger, self.lease))
 
     def choose(self, strategy: Strategy, names: Sequence[str]) -> None:
         """Fix strategy and destinations for this run; a receipt counts whatever else is written."""
@@ -68,14 +69,14 @@ class LedgerJob:
         """Return the server's time, epoch seconds; the worker's own clock may be wrong."""
         return self._clock + time.monotonic()
 
-    def lose(self) -> None:
-        """Take note that another worker owns the export."""
-        self.lease_until = float("-inf")
+    @property
+    def cancel_requested(self) -> bool:
+        """Whether somebody wants it to stop."""
+        return self.lease.cancel_requested
 
     def require_lease(self) -> None:
         """Raise `LeaseLost` if the lease may have ended."""
-        if time.monotonic() >= self.lease_until:
-            raise LeaseLost
+        self.lease.require()
 
     async def write_intent(self, name: str) -> None:
         """Record that a send is about to begin."""
@@ -174,17 +175,6 @@ class LedgerJob:
     async def _commit(self, *steps: Step) -> str:
         return await self._writes.begin(*steps)
 
-    def _write(self, steps: Callable[[], Sequence[Step]], then: Then) -> None:
-        def answered(answer: str | BaseException) -> None:
-            if answer in ("lost", "confirmed"):
-                self.lose()
-                then(LeaseLost())
-                return
-            self.cancel_requested |= answer == "cancel"
-            then(answer)
-
-        self._ledger.begin_commit(self.export_id, self.token, steps, answered)
-
     def _note(self, event: str, name: str | None, detail: str) -> Step:
         entry = {"event": str(event), "worker": self._ledger.owner}
         if name:
@@ -192,6 +182,21 @@ class LedgerJob:
         if detail:
             entry["detail"] = detail
         return "note", "", _json(entry)
+
+
+def _writer(ledger: WorkerLedger, lease: Lease) -> Write[Step]:
+    def write(steps: Callable[[], Sequence[Step]], then: Then) -> None:
+        def answered(answer: str | BaseException) -> None:
+            if answer in ("lost", "confirmed"):
+                lease.lose()
+                then(LeaseLost())
+                return
+            lease.cancel_requested |= answer == "cancel"
+            then(answer)
+
+        ledger.begin_commit(lease.export_id, lease.token, steps, answered)
+
+    return write
 
 
 def _json(value: Mapping[str, object]) -> str:

@@ -35,7 +35,10 @@ class Job(Protocol):
     open_intents: set[str]
     #: Of the open intents, those of an earlier revision, by destination.
     earlier_intents: dict[str, int]
-    cancel_requested: bool
+
+    @property
+    def cancel_requested(self) -> bool:
+        """Whether somebody wants it to stop."""
 
     def now(self) -> float:
         """Return the server's time, epoch seconds."""

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Protocol
+from typing import Any
 
 from redis.asyncio import Redis
 
@@ -20,6 +20,7 @@ from labrelay.rows import Row
 from labrelay.scripts import script_source
 from labrelay.wakeups import Wake
 from labrelay_worker.batching import Late, ScriptGroups
+from labrelay_worker.leasing import Lease
 from labrelay_worker.writing import Then
 
 _logger = logging.getLogger(__name__)
@@ -79,18 +80,6 @@ class Claim:
     row: Row
     server_now: float
     asked_at: float
-
-
-class Leased(Protocol):
-    """A claimed export, as far as its lease goes."""
-
-    export_id: str
-    token: str
-    lease_until: float
-    cancel_requested: bool
-
-    def lose(self) -> None:
-        """Take note that another worker owns it."""
 
 
 class WorkerLedger:
@@ -155,17 +144,22 @@ class WorkerLedger:
         taken = await self.take([export_id], Places(free=0))
         return taken.claims[0] if taken.claims else taken.refused[export_id]
 
-    async def renew(self, jobs: Sequence[Leased]) -> None:
-        """Prolong the leases of running jobs, and tell each whether it was lost or asked to cancel."""
+    def lease_of(self, claim: Claim) -> Lease:
+        """Return what a claim gives: it lasts from before it was asked for."""
+        until, cancel = claim.asked_at + self.lease_seconds, claim.row.get("cancel") == "1"
+        return Lease(claim.export_id, claim.row["token"], until, cancel_requested=cancel)
+
+    async def renew(self, leases: Sequence[Lease]) -> None:
+        """Prolong leases, and note in each whether it was lost or a cancel was asked for."""
         asked_at = time.monotonic()
-        flat = [part for job in jobs for part in (job.export_id, job.token)]
+        flat = [part for lease in leases for part in (lease.export_id, lease.token)]
         answers = await self._scripts.run("renew", self._keys.prefix, int(self.lease_seconds * 1000), *flat)
-        for job, answer in zip(jobs, answers, strict=True):
+        for lease, answer in zip(leases, answers, strict=True):
             if answer == "lost":
-                job.lose()
+                lease.lose()
             else:
-                job.lease_until = asked_at + self.lease_seconds
-                job.cancel_requested |= answer == "cancel"
+                lease.until = asked_at + self.lease_seconds
+                lease.cancel_requested |= answer == "cancel"
 
     async def commit(self, export_id: str, token: str, steps: Sequence[Step]) -> str:
         """Write steps of a claimed export, waiting while Redis is away."""

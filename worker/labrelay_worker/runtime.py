@@ -254,10 +254,10 @@ class Runtime:
     async def _keep_leases(self) -> None:
         while True:
             await asyncio.sleep(self.settings.lease_seconds / 3)
-            jobs = [job for job, _ in self._jobs.values()]
+            leases = [job.lease for job, _ in self._jobs.values()]
             try:
-                if jobs:
-                    await self._ledger.renew(jobs)
+                if leases:
+                    await self._ledger.renew(leases)
             except Exception as error:  # noqa: BLE001  the leases run out by themselves if this goes on
                 _logger.warning("leases could not be renewed (%s); trying again", type(error).__name__)
 

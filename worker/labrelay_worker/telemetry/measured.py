@@ -16,6 +16,7 @@ from labrelay.names import Keys
 from labrelay.results import Delivery, ExportState, Receipt, WorkerInfo
 from labrelay_worker.claimed import LedgerJob
 from labrelay_worker.engine import Host
+from labrelay_worker.leasing import Lease
 from labrelay_worker.ledger import Claim, Due, Places, Taken, WorkerLedger
 from labrelay_worker.passing import PassingHost
 from labrelay_worker.telemetry.counting import WorkerMetrics
@@ -104,11 +105,11 @@ def why_woken(state: str | None, unchanged_ms: float, not_before: float, grace_m
     return "unclaimed" if unchanged_ms >= grace_ms else "handed_back"
 
 
-class MeasuredJob(LedgerJob):
-    """A claimed export that counts what is written of it."""
+class MeasuredLease(Lease):
+    """A lease whose loss is counted, once."""
 
-    def __init__(self, ledger: WorkerLedger, claim: Claim, metrics: WorkerMetrics) -> None:
-        super().__init__(ledger, claim)
+    def __init__(self, lease: Lease, metrics: WorkerMetrics) -> None:
+        super().__init__(lease.export_id, lease.token, lease.until, cancel_requested=lease.cancel_requested)
         self._metrics, self._is_lost = metrics, False
 
     def lose(self) -> None:
@@ -116,13 +117,26 @@ class MeasuredJob(LedgerJob):
         super().lose()
         self._count_loss()
 
-    def require_lease(self) -> None:
+    def require(self) -> None:
         """Raise `LeaseLost` if the lease may have ended."""
         try:
-            super().require_lease()
+            super().require()
         except LeaseLost:
             self._count_loss()
             raise
+
+    def _count_loss(self) -> None:
+        if not self._is_lost:
+            self._is_lost = True
+            self._metrics.lease_losses.inc()
+
+
+class MeasuredJob(LedgerJob):
+    """A claimed export that counts what is written of it."""
+
+    def __init__(self, ledger: WorkerLedger, claim: Claim, metrics: WorkerMetrics) -> None:
+        super().__init__(ledger, claim, MeasuredLease(ledger.lease_of(claim), metrics))
+        self._metrics = metrics
 
     async def write_receipt(self, name: str, receipt: Receipt) -> None:
         """Record a confirmed delivery."""
@@ -160,11 +174,6 @@ class MeasuredJob(LedgerJob):
         self._metrics.settled(str(ended)).inc()
         if ended is ExportState.DELIVERED:
             self._metrics.export_seconds.observe(max(0.0, self.now() - self.created))
-
-    def _count_loss(self) -> None:
-        if not self._is_lost:
-            self._is_lost = True
-            self._metrics.lease_losses.inc()
 
 
 class MeasuredHost(PassingHost):
