@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import NamedTuple
 
 from labrelay.results import Delivery, DeliveryState, DestinationInfo
 from labrelay.strategies import Strategy, next_destinations
@@ -13,8 +14,7 @@ from labrelay_worker.linking import links_to_add
 _TO_DO = (DeliveryState.PENDING, DeliveryState.RETRYING)
 
 
-@dataclass(frozen=True)
-class Hold:
+class Hold(NamedTuple):
     """Why a destination does not start now, and until when at the longest (server time, epoch seconds)."""
 
     until: float
@@ -88,27 +88,24 @@ def next_steps(
         By delivered destination, those that its entry should link to and does not.
     """
     states = {info.name: deliveries[info.name].state for info in ordered}
-    if not missing_links and not any(state in _TO_DO for state in states.values()):
+    to_do = [info for info in ordered if states[info.name] in _TO_DO]
+    if not to_do and not missing_links:
         return _NOTHING  # what is sent is awaited: asked after every delivery, so it is told at once
-    aside = onlookers(ordered)
     held: dict[str, Hold] = {}
     waiting: dict[str, list[str]] = {}
-    for info in ordered:
-        delivery = deliveries[info.name]
-        if delivery.state not in _TO_DO:
-            continue
-        if (hold := _hold(info.name, delivery, now, closed)) is not None:
+    for info in to_do:
+        if (hold := _hold(info.name, deliveries[info.name], now, closed)) is not None:
             held[info.name] = hold
         elif strategy is not Strategy.FIRST_SUCCESS and (awaited := _awaited(info, ordered, deliveries, closed)):
             waiting[info.name] = awaited
-    if now >= created + link_wait:
-        waiting = _worth_waiting(waiting, {n: s for n, s in states.items() if n not in held})
-    for name, awaited in waiting.items():
-        retries = [at for n in awaited if (at := deliveries[n].retry_at) is not None and at > now]
-        held[name] = Hold(min([max(created + link_wait, now), *retries]), f"waits for {' and '.join(awaited)}")
-    ready = [name for name in states if name not in held]
+    if waiting:
+        unheld = {name: state for name, state in states.items() if name not in held}
+        held |= _waits(waiting, deliveries, unheld, now, created + link_wait)
+    ready = [info.name for info in to_do if info.name not in held]
+    aside = onlookers(ordered)
     start = next_destinations(strategy, [name for name in states if name not in aside], states, ready)
-    start += [name for name in ready if name in aside and states[name] in _TO_DO]
+    if aside:
+        start += [name for name in ready if name in aside]
     if not missing_links:
         return NextSteps(tuple(start), held)
     holds = {n: _hold(n, deliveries[n], now, closed) for n in links_to_add(deliveries, missing_links)}
@@ -121,6 +118,23 @@ def onlookers(ordered: Iterable[DestinationInfo]) -> frozenset[str]:
     infos = list(ordered)
     lossy = [info.name for info in infos if info.lossy]
     return frozenset(lossy) if lossy and len(lossy) < len(infos) else _NOBODY
+
+
+def _waits(
+    waiting: Mapping[str, list[str]],
+    deliveries: Mapping[str, Delivery],
+    states: Mapping[str, DeliveryState],
+    now: float,
+    given_up_at: float,
+) -> dict[str, Hold]:
+    """Return what holds those that wait for others, which is at most until `given_up_at`."""
+    if now >= given_up_at:
+        waiting = _worth_waiting(waiting, states)
+    holds: dict[str, Hold] = {}
+    for name, awaited in waiting.items():
+        retries = [at for n in awaited if (at := deliveries[n].retry_at) is not None and at > now]
+        holds[name] = Hold(min([max(given_up_at, now), *retries]), f"waits for {' and '.join(awaited)}")
+    return holds
 
 
 def _hold(name: str, delivery: Delivery, now: float, closed: Callable[[str], Hold | None]) -> Hold | None:
