@@ -11,8 +11,8 @@ from pydantic_core import PydanticUndefined
 
 from labrelay.settings import ENV_PREFIX, ProducerSettings
 from labrelay_worker.backends.registry import backend_registry
+from labrelay_worker.destinations.kinds import find_kinds
 from labrelay_worker.destinations.making import CommonOptions
-from labrelay_worker.destinations.registry import ExporterRegistry
 from labrelay_worker.settings import BreakerSettings, RetrySettings, Route, WorkerSettings
 
 _HEAD = """# Settings
@@ -47,15 +47,15 @@ def page() -> str:
 
 def destination_types() -> dict[str, type[BaseModel]]:
     """Return the options of labrelay's own destination types, by type."""
-    registry = ExporterRegistry(WorkerSettings())
-    registry.discover_plugins()
-    found = {name: getattr(cls, "Options", None) for name, (_, cls) in registry._types.items()}
+    kinds, _ = find_kinds(WorkerSettings())
+    found = {name: getattr(kind.cls, "Options", None) for name, kind in kinds.items()}
     return {name: options for name, options in sorted(found.items()) if options is not None}
 
 
 def backend_types() -> dict[str, type[Any]]:
     """Return labrelay's own backends, by type."""
     registry = backend_registry()
+    registry.discover()
     return {name: cls for name in registry.names if (cls := registry.class_of(name)) is not None and ":" not in name}
 
 

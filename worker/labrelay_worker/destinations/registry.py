@@ -9,13 +9,12 @@ import asyncio
 import logging
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
 from labrelay.context import ExportContext
 from labrelay.errors import InvalidInput, LabrelayError
-from labrelay.names import ENTRY_POINTS_DESTINATIONS
 from labrelay.plans import by_priority
 from labrelay.redaction import Redactor, redact
 from labrelay.results import DestinationInfo, ExportResult, RouteInfo, WorkerInfo, utc_now
@@ -23,16 +22,16 @@ from labrelay_worker.backends.base import StreamingBackend
 from labrelay_worker.backends.registry import backend_registry
 from labrelay_worker.destinations.backend import BackendDestination, BackendOptions
 from labrelay_worker.destinations.base import Destination, ExportDestination, Limits
+from labrelay_worker.destinations.kinds import Kind, find_kinds
 from labrelay_worker.destinations.making import (
     CommonOptions,
     construct,
-    destination_classes,
     fault_text,
     limits_of,
     secrets_of,
     texts_of,
 )
-from labrelay_worker.discovery import UnavailablePlugin, discover, left_out
+from labrelay_worker.discovery import UnavailablePlugin
 from labrelay_worker.guarding import RecordGuard
 from labrelay_worker.guests import secrets_it_may_read
 from labrelay_worker.hosting import HostedDestination
@@ -41,14 +40,6 @@ from labrelay_worker.settings import WorkerSettings, load_worker_settings
 from labrelay_worker.unserved import UnservedDestination
 
 _logger = logging.getLogger(__name__)
-
-BUILTIN_MODULES = (
-    "labrelay_worker.destinations.backend",
-    "labrelay_worker.destinations.labarchives",
-    "labrelay_worker.destinations.elabftw",
-    "labrelay_worker.destinations.cdcs",
-    "labrelay_worker.destinations.webhook",
-)
 
 
 class ExporterRegistry:
@@ -62,7 +53,7 @@ class ExporterRegistry:
 
     def __init__(self, settings: WorkerSettings | None = None) -> None:
         self._settings = settings or load_worker_settings()
-        self._types: dict[str, tuple[str, type[Any]]] = {}
+        self._kinds: Mapping[str, Kind] = {}
         self._hosts: dict[str, HostedDestination] = {}
         self._implicit: set[str] = set()
         self._switched_off: set[str] = set()
@@ -81,14 +72,15 @@ class ExporterRegistry:
                 return
             self._discovered = True
             self._discover_backends()
-            self._find_types()
+            self._kinds, unavailable = find_kinds(self._settings)
+            self._broken += unavailable
             for name in self._settings.destinations:
                 self._make_configured(name)
             used = {str(table.get("type", name)) for name, table in self._settings.destinations.items()}
-            for type_name, (source, cls) in self._types.items():
+            for type_name, kind in self._kinds.items():
                 configured = type_name in used or type_name in self._settings.destinations
-                if not configured and source not in BUILTIN_MODULES:
-                    self._make_unconfigured(type_name, source, cls)
+                if not configured and not kind.is_builtin:
+                    self._make_unconfigured(type_name, kind)
             self._offer_backends()
 
     @property
@@ -183,35 +175,6 @@ class ExporterRegistry:
             except LabrelayError as error:
                 self._refuse(name, f"[backends.{name}]", error, "Correct labrelay.toml")
 
-    def _find_types(self) -> None:
-        settings = self._settings
-        found = discover(BUILTIN_MODULES, ENTRY_POINTS_DESTINATIONS, settings.plugin_path, settings.plugins)
-        self._broken += found.unavailable
-        for source, plugin in found.found:
-            try:
-                classes = destination_classes(plugin)
-            except InvalidInput as error:
-                problem = f"{error.field} {error.problem}"
-                self._broken.append(UnavailablePlugin(error.field, source, problem, error.cure))
-                continue
-            for cls in classes:
-                self._add_type(source, cls)
-
-    def _add_type(self, source: str, cls: type[Any]) -> None:
-        profile = "" if self._settings.worker_profile == "full" else self._settings.worker_profile
-        name = str(cls.name)
-        if out := left_out(cls, profile):
-            self._broken.append(UnavailablePlugin(name, source, *out))
-        elif source in self._settings.plugins and self._types.get(name, ("",))[0] in BUILTIN_MODULES:
-            # Who names a class of this name wants it: NexusLIMS's are called like labrelay's own.
-            self._types[name] = source, cls
-        elif name in self._types and self._types[name][1] is not cls:
-            first = self._types[name][0]
-            reason = f"the name {name!r} is already taken by {first}; this one is refused"
-            self._broken.append(UnavailablePlugin(name, source, reason, "Rename one of them"))
-        else:
-            self._types[name] = source, cls
-
     def _make_configured(self, name: str) -> None:
         table = self._settings.destinations[name]
         kind = str(table.get("type", name))
@@ -223,13 +186,13 @@ class ExporterRegistry:
             )
             if not common.enabled:
                 self._switched_off.add(name)
-            if kind in self._types:
-                destination = construct(self._types[kind][1], name, options)
+            if kind in self._kinds:
+                destination = construct(self._kinds[kind].cls, name, options)
             elif kind in self.backends.names:
                 self.backends.configure(f"destination:{name}", kind, options)
                 destination = BackendDestination(name, BackendOptions(backend=f"destination:{name}"))
             else:
-                known = ", ".join(sorted({*self._types, *self.backends.names}))
+                known = ", ".join(sorted({*self._kinds, *self.backends.names}))
                 raise InvalidInput(f"destinations.{name}.type", f"there is no type {kind!r}", f"Use one of {known}")
             for option in {"priority", "waits_for"} & common.model_fields_set:
                 setattr(destination, option, getattr(common, option))
@@ -243,11 +206,11 @@ class ExporterRegistry:
             return
         self._host(name, kind, destination, limits)
 
-    def _make_unconfigured(self, name: str, source: str, cls: type[Any]) -> None:
+    def _make_unconfigured(self, name: str, kind: Kind) -> None:
         try:
-            destination = construct(cls, name, {})
+            destination = construct(kind.cls, name, {})
         except Exception as error:  # noqa: BLE001
-            self._refuse(name, source, error, f"Configure it under [destinations.{name}], or correct the plugin")
+            self._refuse(name, kind.source, error, f"Configure it under [destinations.{name}], or correct the plugin")
             return
         self._host(name, name, destination)
 
@@ -304,8 +267,9 @@ class ExporterRegistry:
         return host.info.model_copy(update={"priority": priority, "enabled": enabled, "reason": reason})
 
     def _is_asked_for(self, host: HostedDestination) -> bool:
-        source = self._types.get(host.info.type, ("",))[0]
-        return host.info.name in self._settings.destinations or source in self._settings.plugins
+        kind = self._kinds.get(host.info.type)
+        named = kind is not None and kind.source in self._settings.plugins
+        return named or host.info.name in self._settings.destinations
 
     def _why_missing(self, name: str) -> str:
         for plugin in self.unavailable:
