@@ -8,11 +8,10 @@ import logging
 import os
 import socket
 import threading
-import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import uvloop
 from redis.asyncio.retry import Retry
@@ -20,17 +19,14 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from labrelay.archive import Archive
-from labrelay.errors import BootError, LabrelayError, LeaseLost
+from labrelay.errors import BootError
 from labrelay.redaction import redact
-from labrelay.results import ExportState
 from labrelay.wakeups import Wake
 from labrelay_worker.admission import Admissions
 from labrelay_worker.choosing import Choices
-from labrelay_worker.claimed import LedgerJob
 from labrelay_worker.destinations.registry import ExporterRegistry
-from labrelay_worker.engine import Host, Policy, run_export
-from labrelay_worker.intake import Handled, Intake, Outcome
-from labrelay_worker.ledger import Claim
+from labrelay_worker.engine import Host, Policy
+from labrelay_worker.intake import Handled, Intake
 from labrelay_worker.packing import Packing
 from labrelay_worker.packing_commands import pack_in_c
 from labrelay_worker.reconciler import Reconciler
@@ -39,17 +35,14 @@ from labrelay_worker.retrying import RetryPolicy
 from labrelay_worker.settings import WorkerSettings
 from labrelay_worker.silence import SilentCalls
 from labrelay_worker.telemetry.assembling import Telemetry
-from labrelay_worker.telling import tell_job
+from labrelay_worker.working import HAND_BACK_SECONDS, Work
 
 _logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
-_INTERNAL_ERROR_PAUSE = 60.0
 _WATCH_EVERY = 0.1
 _CONNECTIONS = 16
-#: Shutdown is bounded even when Redis is away; a lease that is not given back runs out.
-_HAND_BACK_SECONDS = 5.0
 
 
 class Runtime:
@@ -87,7 +80,6 @@ class Runtime:
         # The default of a few threads would be used up by the first share that hangs.
         self._loop.set_default_executor(ThreadPoolExecutor(settings.in_flight, "labrelay-files"))
         self._thread = threading.Thread(target=self._loop.run_forever, name="labrelay-loop", daemon=True)
-        self._jobs: dict[str, tuple[LedgerJob, asyncio.Task[Outcome]]] = {}
         self._housekeeping: list[asyncio.Task[None]] = []
         self._closing = threading.Lock()
         self._closed = False
@@ -162,6 +154,8 @@ class Runtime:
             poison_limit=self.settings.poison_limit,
             replicas=self.settings.required_replicas,
         )
+        choices = Choices(self.registry, self._hosts_around, self.settings.strategy)
+        self._work = Work(self._ledger, choices, self._policy, self._telemetry, self._stopping)
         await self._redis.ping()
         reconciler = Reconciler(
             self._ledger,
@@ -176,16 +170,15 @@ class Runtime:
         self._intake = Intake(
             self._ledger,
             self.settings.in_flight,
-            self._take_up,
+            self._work.deliver,
             self._ring_again,
             self._stopping,
-            SilentCalls(self._admissions, self._jobs),
+            SilentCalls(self._admissions, self._work.running),
         )
-        self._choices = Choices(self.registry, self._hosts_around, self.settings.strategy)
         self._telemetry.expect(info.name for info in self.registry.infos() if info.enabled)
         self._housekeeping = [
             *await self._admissions.start(),
-            asyncio.create_task(self._keep_leases()),
+            asyncio.create_task(self._work.keep_leases()),
             asyncio.create_task(self._watch_shutdown(asyncio.create_task(reconciler.run()))),
         ]
 
@@ -209,58 +202,6 @@ class Runtime:
 
         return retire
 
-    async def _take_up(self, claim: Claim) -> Outcome:
-        try:
-            job = self._telemetry.job(self._ledger, claim)
-        except LabrelayError as error:
-            _logger.error("export %s cannot be read and is dead until a person looks: %s", claim.export_id, error)
-            await self._ledger.refuse(claim, error)
-            return Outcome(claim.export_id, claim.row["session"], f"dead: {error}", state=ExportState.DEAD)
-        self._jobs[job.export_id] = job, cast("asyncio.Task[Any]", asyncio.current_task())
-        try:
-            return await self._deliver(claim, job)
-        finally:
-            del self._jobs[job.export_id]
-
-    async def _deliver(self, claim: Claim, job: LedgerJob) -> Outcome:
-        with self._telemetry.running(claim, job):
-            return await self._run_strategy(job)
-
-    async def _run_strategy(self, job: LedgerJob) -> Outcome:
-        strategy, hosts = self._choices.hosts_of(job)
-        job.choose(strategy, list(hosts))
-        try:
-            await run_export(job, hosts, self._policy, self._stopping)
-        except LeaseLost:
-            _logger.warning("export %s is another worker's by now; nothing more is written here", job.export_id)
-            return Outcome(job.export_id, job.session, "lease lost: another worker goes on")
-        except asyncio.CancelledError:
-            return Outcome(job.export_id, job.session, await self._hand_back(job))
-        except Exception as error:
-            _logger.exception("export %s met an error in labrelay itself; it is tried again", job.export_id)
-            text = redact(f"internal error {type(error).__name__}: {error}")
-            await job.settle(ExportState.WAITING, text, not_before=job.now() + _INTERNAL_ERROR_PAUSE)
-        state, summary = job.settled
-        return Outcome(job.export_id, job.session, tell_job(job, state, summary), state=state)
-
-    async def _hand_back(self, job: LedgerJob) -> str:
-        try:
-            async with asyncio.timeout(_HAND_BACK_SECONDS):
-                await job.settle(ExportState.QUEUED, "handed back at shutdown")
-        except (TimeoutError, LeaseLost, RedisError):
-            return "its lease runs out by itself"
-        return "handed back at shutdown"
-
-    async def _keep_leases(self) -> None:
-        while True:
-            await asyncio.sleep(self.settings.lease_seconds / 3)
-            leases = [job.lease for job, _ in self._jobs.values()]
-            try:
-                if leases:
-                    await self._ledger.renew(leases)
-            except Exception as error:  # noqa: BLE001  the leases run out by themselves if this goes on
-                _logger.warning("leases could not be renewed (%s); trying again", type(error).__name__)
-
     async def _watch_shutdown(self, reconciling: asyncio.Task[None]) -> None:
         try:
             while not self._stopping():
@@ -268,25 +209,18 @@ class Runtime:
         finally:
             # What is due now is for a worker that stays.
             reconciling.cancel()
-        _logger.info("shutdown: no call starts any more, %d exports finish theirs", len(self._jobs))
+        _logger.info("shutdown: no call starts any more, %d exports finish theirs", len(self._work.running))
         with suppress(RedisError, TimeoutError):
-            async with asyncio.timeout(_HAND_BACK_SECONDS):
+            async with asyncio.timeout(HAND_BACK_SECONDS):
                 await self._ledger.resign()
-        deadline = time.monotonic() + self.settings.drain_seconds
-        while self._jobs and time.monotonic() < deadline:
-            await asyncio.sleep(_WATCH_EVERY)
-        for job, task in list(self._jobs.values()):
-            _logger.warning("export %s: its running call is cut off; another worker asks how it ended", job.export_id)
-            task.cancel()
+        await self._work.drain(self.settings.drain_seconds)
+        self._work.cut_off()
 
     async def _shut_down(self) -> None:
-        deadline = time.monotonic() + self.settings.drain_seconds
-        while self._jobs and time.monotonic() < deadline:
-            await asyncio.sleep(_WATCH_EVERY)
-        tasks = [task for _, task in self._jobs.values()]
-        for task in [*self._housekeeping, *tasks]:
+        await self._work.drain(self.settings.drain_seconds)
+        for task in self._housekeeping:
             task.cancel()
-        await asyncio.gather(*self._housekeeping, *tasks, return_exceptions=True)
+        await asyncio.gather(*self._housekeeping, *self._work.cut_off(), return_exceptions=True)
         await self.registry.close()
         try:
             await self._ledger.resign()
