@@ -17,6 +17,7 @@ from collections import Counter, defaultdict
 import uvloop
 
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+_ANSWER = b"HTTP/1.1 %b\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
 _SESSION = re.compile(rb'"session_identifier": *"([^"]*)"')
 
 
@@ -81,21 +82,19 @@ class Connection(asyncio.Protocol):
 
     def _answer(self, path: bytes, session: bytes) -> None:
         self._shelf.put(path, session)
-        self._write({"id": session.decode(), "url": f"http://127.0.0.1/{session.decode()}"}, "201 Created")
+        self._write(b'{"id": "%b", "url": "http://127.0.0.1/%b"}' % (session, session), b"201 Created")
 
     async def _tell(self, path: bytes) -> None:
         if path.startswith(b"/done/"):
             await self._shelf.done(path.removeprefix(b"/done/"))
         told = ("answered", "repeated", "first", "last")
-        self._write({name: getattr(self._shelf, name) for name in told}, "200 OK")
+        self._write(json.dumps({name: getattr(self._shelf, name) for name in told}).encode(), b"200 OK")
         if path == b"/count/anew":
             self._shelf.first = 0.0
 
-    def _write(self, body: dict[str, object], status: str) -> None:
-        text = json.dumps(body).encode()
+    def _write(self, body: bytes, status: bytes) -> None:
         if not self._transport.is_closing():
-            head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(text)}\r\n\r\n"
-            self._transport.write(head.encode() + text)
+            self._transport.write(_ANSWER % (status, len(body), body))
 
 
 async def _serve(port: int, delay: float, destinations: int) -> None:
