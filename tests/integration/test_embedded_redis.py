@@ -19,6 +19,7 @@ from labrelay.errors import BootError
 from labrelay.settings import ProducerSettings
 from labrelay_worker.embedded import EmbeddedRedis, binary, find_redis_server, stop_embedded
 from labrelay_worker.embedded import server as process
+from labrelay_worker.private_folders import socket_path
 
 pytestmark = [
     pytest.mark.integration,
@@ -329,7 +330,7 @@ def test_a_socket_folder_prepared_by_somebody_else_is_refused(
     temp = tmp_path / "t"
     temp.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(temp))
-    private = process.socket_path(place).parent
+    private = socket_path(place, "redis.sock").parent
     private.rmdir()
     if trap == "link":
         private.symlink_to(tmp_path)
@@ -337,7 +338,7 @@ def test_a_socket_folder_prepared_by_somebody_else_is_refused(
         private.mkdir()
         private.chmod(0o777)
 
-    with pytest.raises(BootError, match="not a private folder"):
+    with pytest.raises(BootError, match="is not private to this user"):
         EmbeddedRedis(place).start()
 
 

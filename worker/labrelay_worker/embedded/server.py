@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
 import signal
-import stat
 import subprocess
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
@@ -21,15 +18,14 @@ from labrelay.errors import BootError, LabrelayError
 from labrelay.settings import ENV_PREFIX
 from labrelay_worker.embedded.binary import find_redis_server
 from labrelay_worker.embedded.locks import is_running, open_lock, wait_until
+from labrelay_worker.private_folders import NotPrivate, socket_path
 
 STOP_SECONDS = 10.0
-#: The kernel's limit for a socket path is 104 bytes on macOS and 108 on Linux.
-_LONGEST_SOCKET_PATH = 100
 
 
 def launch(folder: Path) -> str:
     """Start the server, detached, and return its address; raises BootError when it refuses."""
-    server, socket = find_redis_server(folder), socket_path(folder)
+    server, socket = find_redis_server(folder), _socket_path(folder)
     options = {
         "port": "0",
         "unixsocket": str(socket),
@@ -91,29 +87,14 @@ def forget(folder: Path) -> None:
 def address(folder: Path) -> str:
     """Return where the server is or will be; one that runs may have been started with another TMPDIR."""
     url = read(folder / "url") if is_running(folder) else ""
-    return url or f"unix://{quote(str(socket_path(folder)))}"
+    return url or f"unix://{quote(str(_socket_path(folder)))}"
 
 
-def socket_path(folder: Path) -> Path:
-    """Return the socket of a folder's server, in a private folder for temporary files where its own name is too long.
-
-    Raises
-    ------
-    BootError
-        Others can enter that folder, so the server behind the socket might be theirs.
-    """
-    usual = folder / "redis.sock"
-    if len(os.fsencode(usual)) < _LONGEST_SOCKET_PATH:
-        return usual
-    digest = hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
-    private = Path(tempfile.gettempdir(), f"labrelay-{os.geteuid()}-{digest}")
-    private.mkdir(mode=0o700, exist_ok=True)
-    # The temp folder is everyone's: somebody else may have put a folder or a link of this name there.
-    status = private.lstat()
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o077:
-        msg = f"{private} is not a private folder of this user. Remove it, or set TMPDIR to a folder of your own"
-        raise BootError(msg)
-    return private / "redis.sock"
+def _socket_path(folder: Path) -> Path:
+    try:
+        return socket_path(folder, "redis.sock")
+    except NotPrivate as error:
+        raise BootError(f"{error}. Remove it, or set TMPDIR to a folder of your own") from None
 
 
 def _client(url: str) -> redis.Redis:

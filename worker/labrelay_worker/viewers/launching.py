@@ -11,7 +11,7 @@ import threading
 import time
 from pathlib import Path
 
-from labrelay_worker.viewers.places import Place, ViewerAway, make_private
+from labrelay_worker.viewers.places import Place, ViewerAway, make_viewer_folder
 
 _logger = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ class Launcher:
             return True
 
     def _start(self) -> None:
-        make_private(self._place.folder)
+        make_viewer_folder(self._place.folder)
         command = [sys.executable, "-m", "labrelay_worker.viewers", self._kind, "--name", self._place.name]
         with self._place.log_file.open("ab") as log:
             self._process = subprocess.Popen(

@@ -6,13 +6,10 @@ The lock says whether a viewer of this name lives; the note may be that of a kil
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
 import re
 import secrets
-import stat
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -22,9 +19,8 @@ from pathlib import Path
 from labrelay.errors import InvalidInput, LabrelayError
 from labrelay.names import VIEWER_SCHEMA
 from labrelay.settings import ProducerSettings, load_settings
+from labrelay_worker.private_folders import NotPrivate, make_private, socket_path
 
-#: The kernel's limit for a socket path is 104 bytes on macOS and 108 on Linux.
-_LONGEST_SOCKET_PATH = 100
 _LOCK_TRIES, _LOCK_PAUSE = 5, 0.02
 _NAME = re.compile(r"[A-Za-z0-9][\w-]{0,40}")
 
@@ -87,13 +83,8 @@ class Place:
 
     def socket_endpoint(self) -> str:
         """Return the ZeroMQ address of the private Unix socket."""
-        usual = self.folder / f"{self.name}.sock"
-        if len(os.fsencode(usual)) < _LONGEST_SOCKET_PATH:
-            return f"ipc://{usual}"
-        digest = hashlib.sha256(os.fsencode(usual)).hexdigest()[:16]
-        private = Path(tempfile.gettempdir(), f"labrelay-{os.geteuid()}-{digest}")
-        make_private(private)
-        return f"ipc://{private / 'viewer.sock'}"
+        with _private_or_away():
+            return f"ipc://{socket_path(self.folder, f'{self.name}.sock')}"
 
     def new_note(self, endpoint: str, viewer: str) -> Note:
         """Return a note with a fresh token."""
@@ -149,7 +140,7 @@ class Place:
         ViewerRuns
             There is one already.
         """
-        make_private(self.folder)
+        make_viewer_folder(self.folder)
         descriptor = os.open(self.folder / f"{self.name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             if not _lock(descriptor):
@@ -193,21 +184,15 @@ def _lock(descriptor: int) -> bool:
     return False
 
 
-def make_private(folder: Path) -> None:
-    """Make a folder that only this user can enter.
+def make_viewer_folder(folder: Path) -> None:
+    """Make a folder that only this user can enter; raises `ViewerAway` where there is none to be had."""
+    with _private_or_away():
+        make_private(folder)
 
-    Raises
-    ------
-    ViewerAway
-        There is one that others own or can enter, or it cannot be made.
-    """
+
+@contextmanager
+def _private_or_away() -> Iterator[None]:
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        folder.mkdir(mode=0o700, exist_ok=True)
-        status = folder.lstat()
-    except OSError as error:
-        raise ViewerAway(
-            f"{folder} cannot be made ({error.strerror}); set LABRELAY_HOME to a folder of yours"
-        ) from None
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o077:
-        raise ViewerAway(f"{folder} is not private to this user; `chmod 700` it, or set LABRELAY_HOME elsewhere")
+        yield
+    except NotPrivate as error:
+        raise ViewerAway(f"{error}; `chmod 700` it, or set LABRELAY_HOME to a folder of yours") from None
