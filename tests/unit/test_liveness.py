@@ -61,6 +61,52 @@ def test_an_answer_ends_every_doubt() -> None:
     assert not liveness.is_hopeless
 
 
+def test_one_that_answers_gets_every_place_in_three_answers_while_others_wait() -> None:
+    # Given an unknown destination with three calls, and many who wait
+    liveness = Liveness(Clock())
+    running, seen = 3, []
+    # When each answer lets in whoever may begin
+    for _ in range(3):
+        liveness.answered(0.02, running, more_wait=True)
+        running += liveness.room(3, [100.0] * running)
+        seen.append(running)
+    # Then there are four times as many each time
+    assert seen == [15, 63, 255]
+
+
+def test_one_that_nobody_waits_for_is_trusted_with_twice_what_it_had() -> None:
+    liveness = Liveness(Clock())
+    for _ in range(100):
+        liveness.answered(0.02, 5)
+    assert liveness.room(3, []) == 13
+
+
+def test_a_burst_begins_with_what_the_one_before_reached_and_is_forgotten_in_a_minute() -> None:
+    # Given a burst that had fifty calls at once and fewer and fewer at its end
+    clock = Clock()
+    liveness = Liveness(clock)
+    for running in range(50, 0, -1):
+        liveness.answered(0.02, running)
+    # When the next one comes at once, after ten seconds, and after a minute
+    seen = []
+    for seconds in (0, 10, 60):
+        clock.seconds = 100.0 + seconds
+        seen.append(liveness.room(3, []))
+    # Then twice as many may begin, half of that, and a handful
+    assert seen == [103, 53, 5]
+
+
+def test_what_it_answered_before_a_doubt_counts_no_more() -> None:
+    # Given a destination that had fifty calls at once, and then failed
+    liveness = Liveness(Clock())
+    liveness.answered(0.02, 50)
+    liveness.doubt()
+    assert liveness.room(3, []) == 3
+    # When it answers a trial, then it is met as an unknown one
+    liveness.answered(0.02, 1)
+    assert liveness.room(3, []) == 5
+
+
 def test_time_in_which_the_loop_was_busy_is_no_silence() -> None:
     async def scenario() -> None:
         # Given a clock that counts what the loop attends to

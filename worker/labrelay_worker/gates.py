@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict, deque
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, suppress
+from contextlib import AbstractAsyncContextManager
 
 from labrelay.errors import Held, RateLimited
 from labrelay_worker.liveness import AttendedClock, Liveness
+from labrelay_worker.turns import Turn, Turns
 
 #: Those sent away come back so many seconds apart, so that a long queue costs the process a trickle.
 _APART = 0.02
@@ -51,7 +51,8 @@ class Gate:
         self._running: dict[object, float] = {}
         self._answered = 0
         self._next_turn = self._shut_until = 0.0
-        self._waiting: defaultdict[int, deque[asyncio.Future[None]]] = defaultdict(deque)
+        self._turns = Turns()
+        self._looking: asyncio.TimerHandle | None = None
 
     def place(self, rank: int = 0) -> AbstractAsyncContextManager[None]:
         """Hold a place; of those who wait, the lowest rank comes first.
@@ -67,7 +68,7 @@ class Gate:
 
     async def enter(self, who: object, rank: int) -> None:
         """Take a place, waiting for one if need be; `place` gives it back by itself."""
-        if not self._has_waiting() and self._room() > 0:
+        if not self._turns and self._room() > 0:
             self._take(who)
         else:
             await self._wait(who, rank)
@@ -81,13 +82,14 @@ class Gate:
         """Give a place back."""
         del self._running[who]
         self._shut_until = 0.0
-        if self._waiting:
+        if self._turns:
             self.let_in()
 
     def answered(self, seconds: float) -> None:
         """Take note of a confirmed call that lasted so long."""
         self._answered += 1
-        self._liveness.answered(seconds, len(self._running))
+        running = len(self._running)
+        self._liveness.answered(seconds, running, more_wait=bool(self._turns) and running < self._places)
         self.let_in()
 
     def heard(self) -> None:
@@ -123,7 +125,7 @@ class Gate:
         """Return how many who are here and who wait cost nothing but time, told halfway to silence."""
         if not self._running or not self._liveness.is_silent(1 / 2):
             return 0
-        return len(self._running) + sum(map(len, self._waiting.values()))
+        return len(self._running) + len(self._turns)
 
     def capacity(self) -> int:
         """Return how many more can come until this is asked again, as it went since it was asked last."""
@@ -134,46 +136,53 @@ class Gate:
     def let_in(self) -> None:
         """Let in whoever may enter by now; to be called when the risk has changed, too."""
         self._shut_until = 0.0
-        while (ranks := [rank for rank, waiting in self._waiting.items() if waiting]) and self._room() > 0:
-            entering = self._waiting[min(ranks)].popleft()
-            if not entering.done():
+        while self._turns and self._room() > 0:
+            entering = self._turns.pop()
+            if not entering.future.done():
                 # The place is taken before the waiting task runs, else one free place would be given to many.
-                self._take(entering)
-                entering.set_result(None)
-        if not ranks:
-            self._waiting.clear()
+                self._take(entering.who)
+                entering.future.set_result(None)
 
-    def _has_waiting(self) -> bool:
-        return bool(self._waiting) and any(self._waiting.values())
-
-    async def _wait(self, me: object, rank: int) -> None:
+    async def _wait(self, who: object, rank: int) -> None:
         loop = asyncio.get_running_loop()
-        turn: asyncio.Future[None] = loop.create_future()
-        self._waiting[rank].append(turn)
+        me = Turn(who, rank, loop.create_future(), loop.time() + self._patience)
+        self._turns.add(me)
         self.let_in()
-        give_up_at = loop.time() + self._patience
         try:
-            while not turn.done():
+            if not me.future.done():
                 if why := self.closed():
                     raise Held(why)
-                now = loop.time()
-                if now >= give_up_at:
-                    raise RateLimited("its places in this process are all taken", retry_after=self._come_again(now))
-                look_again = max(self._liveness.until_silence, _APART)
-                await asyncio.wait({turn}, timeout=min(give_up_at - now, look_again))
-                self.let_in()
+                if self._looking is None:
+                    self._look_later(loop)
+            await me.future
         except BaseException:
-            turn.cancel()
-            with suppress(ValueError):
-                self._waiting[rank].remove(turn)
-            if self._running.pop(turn, None) is not None:
+            me.future.cancel()
+            self._turns.discard(me)
+            if self._running.pop(who, None) is not None:
                 self.let_in()
             raise
-        self._running[me] = self._running.pop(turn)
 
-    def _come_again(self, now: float) -> float:
+    def _look_later(self, loop: asyncio.AbstractEventLoop) -> None:
+        # One timer for all who wait: thousands do in a minute, and most of them for milliseconds.
+        look_again = max(self._liveness.until_silence, _APART)
+        self._looking = loop.call_at(min(self._turns.next_to_give_up(), loop.time() + look_again), self._look, loop)
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._looking = None
+        self.let_in()
+        why, now = self.closed(), loop.time()
+        for turn in list(self._turns):
+            if not why and now < turn.give_up_at:
+                continue
+            self._turns.discard(turn)
+            if not turn.future.done():
+                turn.future.set_exception(Held(why) if why else self._come_again(now))
+        if self._turns:
+            self._look_later(loop)
+
+    def _come_again(self, now: float) -> RateLimited:
         self._next_turn = max(now + _SOONEST, self._next_turn + _APART)
-        return self._next_turn - now
+        return RateLimited("its places in this process are all taken", retry_after=self._next_turn - now)
 
     def _room(self) -> int:
         free, risk = self._places - len(self._running), self._risk()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections.abc import Callable, Collection
 
 #: Calls that have been out for so long (seconds) without any answer are a first sign that nobody will answer: twice
@@ -11,8 +12,34 @@ from collections.abc import Callable, Collection
 _SILENCE, _LONGEST_SILENCE = 0.5, 5.0
 #: So many calls in a row without an answer, and there is nothing to wait for.
 _HOPELESS = 3
-#: Weight of the newest answer in how many calls there have been at once lately, and how long they last.
+#: Weight of the newest answer in how long calls usually last.
 _NEWEST = 0.1
+#: Seconds after which half as many calls at once count as lately.
+_HALF_LIFE = 10.0
+
+
+def trusted(risk: int, lately: float) -> int:
+    """Return how many calls at once are trusted to a destination that answers, and had so many at once lately.
+
+    Examples
+    --------
+    >>> trusted(3, lately=1), trusted(3, lately=20)
+    (5, 43)
+    """
+    return risk + round(2 * lately)
+
+
+def lately(at_once: float, seconds: float) -> float:
+    """Return how many of so many calls at once, that long ago, still count.
+
+    It is the most that counts, not the mean: exports come in bursts, and at the end of each the calls are few.
+
+    Examples
+    --------
+    >>> [lately(100, seconds) for seconds in (0, 10, 60)]
+    [100.0, 50.0, 1.5625]
+    """
+    return at_once * math.exp2(-seconds / _HALF_LIFE)
 
 
 class Liveness:
@@ -32,7 +59,7 @@ class Liveness:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._answers, self._doubts = False, 0
-        self._lately, self._usual = 0.0, 0.0
+        self._at_once, self._at_once_since, self._usual = 0.0, 0.0, 0.0
         self._silence = _SILENCE
         self._heard_at = 0.0
 
@@ -51,21 +78,22 @@ class Liveness:
         """Seconds until it counts as silent if nothing is heard, negative if it does."""
         return self._silence - self.quiet()
 
-    def answered(self, seconds: float, running: int) -> None:
-        """Take note of a confirmed call that lasted so long, among so many at once."""
+    def answered(self, seconds: float, running: int, *, more_wait: bool = False) -> None:
+        """Take note of a confirmed call that lasted so long, among so many at once, while others wait or not."""
         self._usual += (_NEWEST if self._usual else 1) * (seconds - self._usual)
         self._silence = min(max(2 * self._usual, _SILENCE), _LONGEST_SILENCE)
-        self._lately = max(running, self._lately + _NEWEST * (running - self._lately))
         self._answers, self._doubts = True, 0
-        self.heard()
+        self._heard_at = now = self._clock()
+        if (at_once := 2 * running if more_wait else running) >= self._lately(now):
+            self._at_once, self._at_once_since = at_once, now
 
     def heard(self) -> None:
         """Take note of a sign of life, or that there has been nothing to answer until now."""
         self._heard_at = self._clock()
 
     def doubt(self) -> None:
-        """Take note that it must answer anew before it is trusted."""
-        self._answers = False
+        """Take note that it must answer anew before it is trusted, and what it answered before counts no more."""
+        self._answers, self._at_once = False, 0.0
         self._doubts += 1
 
     def quiet(self) -> float:
@@ -83,17 +111,21 @@ class Liveness:
 
     def room(self, risk: int, began: Collection[float]) -> int:
         """Return how many calls may begin beside those that began at these times, when so many may fail."""
-        quiet = self.quiet() if began else 0.0
+        now = self._clock()
+        quiet = now - self._heard_at if began else 0.0
         if self._answers and quiet < self._silence:
-            return risk + 2 * int(self._lately) - len(began)
+            return trusted(risk, self._lately(now)) - len(began)
         return risk * self._handfuls(quiet) - sum(at >= self._heard_at for at in began)
+
+    def _lately(self, now: float) -> float:
+        return lately(self._at_once, now - self._at_once_since)
 
     def _handfuls(self, quiet: float) -> int:
         return 1 if quiet < self._silence else 2 + int(math.log2(quiet / self._silence))
 
 
 class AttendedClock:
-    """The time of the running loop without that in which it was behind and could not have heard an answer."""
+    """The time in which the running loop was not behind, and could have heard an answer."""
 
     _TICK, _LONGEST = 0.05, 0.1
 
@@ -102,14 +134,16 @@ class AttendedClock:
         self._ticked: float | None = None
 
     def __call__(self) -> float:
-        """Return seconds since `run` began; without it, the loop's time."""
-        now = asyncio.get_running_loop().time()
-        return now if self._ticked is None else self._counted + min(now - self._ticked, self._LONGEST)
+        """Return seconds; those before `run` begins all count."""
+        now = time.monotonic()
+        if self._ticked is None:
+            return now
+        passed = now - self._ticked
+        return self._counted + (passed if passed < self._LONGEST else self._LONGEST)
 
     async def run(self) -> None:
         """Count until cancelled."""
-        loop = asyncio.get_running_loop()
-        self._counted = self._ticked = loop.time()
+        self._counted = self._ticked = time.monotonic()
         while True:
             await asyncio.sleep(self._TICK)
-            self._counted, self._ticked = self(), loop.time()
+            self._counted, self._ticked = self(), time.monotonic()
