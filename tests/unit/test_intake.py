@@ -6,7 +6,10 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import pytest
+
 from labrelay.results import ExportState
+from labrelay_worker import intake
 from labrelay_worker.intake import Intake, Outcome, Silence
 from labrelay_worker.ledger import UNCOUNTED, Claim, Places, Taken
 
@@ -143,6 +146,38 @@ def test_an_urgent_export_is_taken_while_every_place_is() -> None:
         assert desk.ledger.ready == ["c"]
         desk.finish("a", "b")
         await waking
+
+    run(scenario)
+
+
+def test_a_full_process_keeps_its_wake_ups_but_for_one_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        # Given a full process, and four wake-ups more
+        monkeypatch.setattr(intake, "_GIVE_UP_EVERY", 60.0)
+        desk = Desk(Ledger(*(f"e{number}" for number in range(300))), places=2)
+        desk.held = {"e0", "e1"}
+        desk.ledger.to_ring = 1
+        waking = [asyncio.create_task(desk.intake.wake([], looks=True)) for _ in range(5)]
+        # When it has looked for urgent ones some times
+        await desk.until(lambda: len(desk.ledger.looks) >= 8)
+        # Then one of these looks used up its wake-up, and rang for another process to answer the next
+        full = [places.left for places in desk.ledger.looks if not places.free]
+        assert len(full) - full.count(UNCOUNTED) == len(desk.rung) == 1
+        desk.finish("e0", "e1")
+        desk.ledger.ready.clear()
+        await asyncio.gather(*waking)
+
+    run(scenario)
+
+
+def test_a_loop_that_was_behind_takes_as_many_as_ever_once_everything_is_done() -> None:
+    async def scenario() -> None:
+        # Given a process that took fewer, because its loop was behind
+        desk = Desk(Ledger("a", "b", "c", "d"), places=4)
+        desk.intake._allowed, desk.intake._behind = 1.0, 0.5
+        # When a burst comes and nothing is under way, then it takes all at once
+        await desk.intake.wake([], looks=True)
+        assert desk.ledger.looks[0].free == 4
 
     run(scenario)
 

@@ -23,6 +23,9 @@ _PAUSE = 0.005
 _HANDFUL = 8
 #: Seconds between two looks for urgent exports while every place is taken.
 _FULL_PAUSE = 0.02
+#: Seconds between two wake-ups that a full process gives up, so that another process may answer the next one in its
+#: stead. Each is a message of Celery's and costs as much as a dozen deliveries; where all are full, it comes back.
+_GIVE_UP_EVERY = 0.1
 #: Seconds by which the loop may be behind, whoever has the processor. Beyond it, more exports at once would not be
 #: delivered sooner, and an urgent one would wait for all of them at each of its steps; so fewer are taken, at least
 #: a sixth of the places. `_NEWEST` is the weight of the latest measurement.
@@ -101,7 +104,7 @@ class Intake:
         self._silence = silence or Silence()
         self._places, self._reserve = places, max(1, places // 10)
         self._busy: dict[asyncio.Task[Outcome], Claim] = {}
-        self._looked_at = float("-inf")
+        self._looked_at = self._gave_up_at = float("-inf")
         self._allowed = float(places)
         self._behind = 0.0
         self._brought = 0
@@ -119,6 +122,9 @@ class Intake:
             Whether it is good for other exports that are ready, too.
         """
         async with self._turn:
+            if not self._busy:
+                # With nothing under way, how far the loop was behind is a thing of the past.
+                self._allowed, self._behind = float(self._places), 0.0
             tasks, refused, done = await self._collect(list(named), EXPORTS_PER_WAKE_UP if looks else 0)
         while running := [task for task in tasks if not task.done()]:
             await asyncio.wait(running, timeout=_LATE_LOOK)
@@ -159,7 +165,7 @@ class Intake:
             free, reserve = self._free()
             now, named = named[:free], named[free:]
             if now or (left and free + reserve):
-                taken = await self._take(now, Places(free - len(now), reserve, left))
+                taken = await self._take(now, Places(free - len(now), reserve, self._counted(left, free)))
                 tasks += [self._start(claim) for claim in taken.claims]
                 self._brought = len(taken.claims)
                 refused |= taken.refused
@@ -170,6 +176,15 @@ class Intake:
             if named or left:
                 await self._pause()
         return tasks, refused, True
+
+    def _counted(self, left: int, free: int) -> int:
+        """Return how many a look says its wake-up is good for; it would use up one that can bring nothing."""
+        if free or not left:
+            return left
+        if time.monotonic() - self._gave_up_at < _GIVE_UP_EVERY:
+            return UNCOUNTED
+        self._gave_up_at = time.monotonic()
+        return left
 
     def _free(self) -> tuple[int, int]:
         """Return the free places, and those for urgent exports beside them."""
