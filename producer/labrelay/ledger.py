@@ -6,9 +6,10 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from labrelay.errors import NoSuchExport
+from labrelay.kept_connection import KeptConnection
 from labrelay.ledger_reading import WORKER_GONE_MS, LedgerReader
 from labrelay.names import Keys
 from labrelay.pipelining import Command, answers_to, handfuls
@@ -84,6 +85,18 @@ def _arguments(entry: Entry) -> tuple[str, ...]:
     )
 
 
+def _answers(calls: Sequence[Any]) -> list[Answer]:
+    taken = [
+        Answer(outcome, ExportState(state), int(revision), differs)
+        for _, *own in calls
+        for outcome, state, revision, differs in own
+    ]
+    if taken:
+        # Counted once for all of them, by the last.
+        taken[-1] = dataclasses.replace(taken[-1], to_ring=int(calls[-1][0]))
+    return taken
+
+
 def _no_script() -> type[Exception]:
     from redis.exceptions import NoScriptError  # noqa: PLC0415  `import labrelay` must not load it
 
@@ -111,6 +124,7 @@ class Ledger(LedgerReader):
         self._grace_ms = int(wake_up_grace * 1000)
         self._submit = client.register_script(script_source("labrelay", "submit"))
         self._cancel = client.register_script(script_source("labrelay", "cancel"))
+        self._kept = KeptConnection(client)
 
     def submit(self, entries: Sequence[Entry], *, replace: bool) -> list[Answer]:
         """Accept exports, each atomically, all in one round trip.
@@ -121,14 +135,7 @@ class Ledger(LedgerReader):
             Redis is away, frozen or full. Whether the exports arrived is unknown; the same submit again is safe.
         """
         chunks = list(handfuls(entries, lambda entry: len(entry.context), _SUBMITTED_AT_ONCE, _CHARACTERS_AT_ONCE))
-        calls: list[Command] = [
-            (
-                *("EVALSHA", self._submit.sha, 0, self._keys.prefix, int(replace), self._grace_ms),
-                int(chunk is chunks[-1]),
-                *(part for entry in chunk for part in _arguments(entry)),
-            )
-            for chunk in chunks
-        ]
+        calls = [self._call(chunk, replace, rings=chunk is chunks[-1]) for chunk in chunks]
         if self._replicas:
             calls.append(("WAIT", self._replicas, REPLICA_WAIT_MS))
         with self.reachable():
@@ -142,15 +149,27 @@ class Ledger(LedgerReader):
                     raise answer
             if self._replicas:
                 require_replicas(answers.pop(), self._replicas)
-        taken = [
-            Answer(outcome, ExportState(state), int(revision), differs)
-            for _, *own in answers
-            for outcome, state, revision, differs in own
-        ]
-        if taken:
-            # Counted once for all of them, by the last.
-            taken[-1] = dataclasses.replace(taken[-1], to_ring=int(answers[-1][0]))
-        return taken
+            self._kept.keep()
+        return _answers(answers)
+
+    def submit_here(self, entries: Sequence[Entry], seconds: float, *, replace: bool) -> list[Answer] | None:
+        """Accept one export as `submit` does, within so many seconds; None: that cannot be promised, call `submit`.
+
+        Raises
+        ------
+        TimeoutError
+            No answer came; whether the export arrived is unknown.
+        """
+        if len(entries) != 1 or self._replicas:
+            return None
+        answer = self._kept.ask(self._call(entries, replace, rings=True), seconds)
+        return None if answer is None else _answers([answer])
+
+    def _call(self, entries: Sequence[Entry], replace: bool, *, rings: bool) -> Command:
+        return (
+            *("EVALSHA", self._submit.sha, 0, self._keys.prefix, int(replace), self._grace_ms, int(rings)),
+            *(part for entry in entries for part in _arguments(entry)),
+        )
 
     def cancel(self, export_id: str) -> str:
         """Cancel an export; answers ``cancelled``, ``cancelling`` or the final state it already had."""

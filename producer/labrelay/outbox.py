@@ -65,6 +65,11 @@ class Outbox:
         """The file."""
         return self._file.path
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether it surely holds nothing; asked at every submit, so nothing is opened or waited for."""
+        return self._file.is_missing()
+
     def put(
         self, entries: Sequence[Entry], *, replace: bool, submitted: float, patience: float | None = None
     ) -> None:

@@ -80,6 +80,16 @@ class OutboxFile:
         #: What a person must know about files set aside by this object.
         self.notices: list[str] = []
 
+    def is_missing(self) -> bool:
+        """Return whether there surely is no file; one that cannot be seen may be there."""
+        try:
+            os.stat(self.path)  # noqa: PTH116  at half the cost of `Path.stat`
+        except (FileNotFoundError, NotADirectoryError):
+            return True
+        except OSError:
+            return False
+        return False
+
     def write(self, work: Work[Result], patience: float | None = None) -> Result:
         """Run work in a transaction that is on disk when this returns, or leaves no trace.
 

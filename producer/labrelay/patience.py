@@ -29,11 +29,19 @@ class Patience:
         self._helpers = helpers or Helpers()
         self.spent = 0.0
 
-    def call(self, function: Callable[[], Result]) -> Result:
+    def call(self, function: Callable[[], Result], *, here: Callable[[float], Result | None] | None = None) -> Result:
         """Call it and return what it returns, or give up on it.
 
         A call given up goes on in its thread until its own timeout: it may yet succeed, so everything called
         here must be harmless when repeated.
+
+        Parameters
+        ----------
+        function
+            What to call.
+        here
+            The same without a thread, which costs less: gives up by itself after so many seconds, with a
+            `TimeoutError`, or answers None where it cannot promise that.
 
         Raises
         ------
@@ -44,7 +52,9 @@ class Patience:
             return function()
         began = time.monotonic()
         try:
-            return self._helpers.run(function, max(self._seconds - self.spent, 0))
+            if here is not None and (result := here(max(self._seconds - self.spent, 0))) is not None:
+                return result
+            return self._helpers.run(function, max(self._seconds - self.spent - (time.monotonic() - began), 0))
         except BaseException as error:
             self.spent += time.monotonic() - began
             if isinstance(error, TimeoutError):

@@ -48,7 +48,10 @@ class Sender:
         """
         # What loads modules at the first use is no silence of Redis, so it is done before the waiting begins.
         ledger = self._link.ledger
-        answers = patience.call(lambda: ledger.submit(entries, replace=replace))
+        answers = patience.call(
+            lambda: ledger.submit(entries, replace=replace),
+            here=lambda seconds: ledger.submit_here(entries, seconds, replace=replace),
+        )
         fresh = [e for e, a in zip(entries, answers, strict=True) if a.outcome in ("accepted", "replaced")]
         return answers, self.ring(sum(answer.to_ring for answer in answers), map(_wake, fresh), patience)
 

@@ -130,6 +130,8 @@ class Submitter:
                 raise LedgerUnavailable(report.away, reason=report.away)
             return report
 
+        if self._outbox.is_empty:
+            return frozenset()
         try:
             if not patience.call(self._outbox.count):
                 return frozenset()

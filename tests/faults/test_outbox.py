@@ -112,17 +112,19 @@ def test_a_thousand_sessions_submitted_without_redis_are_delivered_once_when_it_
 
 
 def test_a_frozen_redis_holds_no_submit_longer_than_promised(lab, capsys):
-    # Given clients with and without a connection to a Redis that is then frozen
+    # Given clients with, with a kept, and without a connection to a Redis that is then frozen
     lab.recorder("one")
-    contexts = [lab.session(number) for number in range(7)]
-    with Client() as connected, Client() as fresh:
+    contexts = [lab.session(number) for number in range(10)]
+    with Client() as connected, Client() as keeping, Client() as fresh:
         ids = [connected.submit(contexts[0]).export_id]
+        ids += [keeping.submit(context).export_id for context in contexts[7:9]]
         with frozen(lab):
             # When they submit one session, several, and one for a named destination
             calls = [
                 timed(fresh.submit_many, [contexts[1]], destinations=["one"]),
                 timed(connected.submit_many, contexts[2:6]),
                 timed(connected.submit_many, [contexts[6]]),
+                timed(keeping.submit_many, [contexts[9]]),
             ]
             # Then each call returns in time and everything is spooled
             assert max(seconds for seconds, _ in calls) < PROMISED

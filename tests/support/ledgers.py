@@ -48,6 +48,9 @@ class MemoryLedger:
             raise LedgerUnavailable("the answer is lost", reason="lost")
         return answers
 
+    def submit_here(self, entries: Sequence[Entry], seconds: float, *, replace: bool) -> None:
+        """No connection is ready."""
+
     def _one(self, each: Entry, replace: bool) -> Answer:
         self.received.append(each.context)
         row = self.rows.get(each.export_id)
