@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from labrelay.context import ExportContext
 from labrelay.errors import InvalidInput
+from labrelay.hashing import Hashes
 from labrelay.ledger import Entry
 from labrelay.manifest import Manifest, make_manifest
 from labrelay.priorities import Priority, priority_of, usual_priority
@@ -32,7 +33,8 @@ def make_entries(
     InvalidInput
         A field or file of any of them is not usable, or one is too large.
     """
-    manifests = [_within_bounds(make_manifest(context, settings), settings) for context in contexts]
+    hashes = Hashes()
+    manifests = [_within_bounds(make_manifest(context, settings, hashes), settings) for context in contexts]
     return list(_entries(manifests, wanted, settings)), [manifest.warnings for manifest in manifests]
 
 
@@ -46,7 +48,7 @@ def _entries(manifests: list[Manifest], wanted: Wanted, settings: ProducerSettin
         context = manifest.context
         yield Entry(
             export_id=context.export_id,
-            digest=manifest.digest,
+            content=manifest.content,
             context=manifest.text,
             session=context.session_identifier,
             instrument=context.instrument_pid,

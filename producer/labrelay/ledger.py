@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from labrelay.digests import Content
 from labrelay.errors import NoSuchExport
 from labrelay.kept_connection import KeptConnection
 from labrelay.ledger_reading import WORKER_GONE_MS, LedgerReader
@@ -28,12 +27,12 @@ __all__ = ["WORKER_GONE_MS", "Answer", "Entry", "Ledger", "connect"]
 _SUBMITTED_AT_ONCE, _CHARACTERS_AT_ONCE = 50, 2**20
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """One export as it goes into the ledger."""
 
     export_id: str
-    digest: str
+    #: What is to be exported, or its digest.
+    content: Content | str
     context: str
     session: str
     instrument: str
@@ -43,9 +42,13 @@ class Entry:
     #: Span that the worker's spans are children of (W3C Trace Context); empty: none.
     traceparent: str = ""
 
+    @property
+    def digest(self) -> str:
+        """The digest of the content; made when it is asked for, which is while Redis works on entries before it."""
+        return self.content if isinstance(self.content, str) else self.content.digest()
 
-@dataclass(frozen=True)
-class Answer:
+
+class Answer(NamedTuple):
     """What the ledger said to one submit."""
 
     outcome: str
@@ -85,16 +88,18 @@ def _arguments(entry: Entry) -> tuple[str, ...]:
     )
 
 
-def _answers(calls: Sequence[Any]) -> list[Answer]:
-    taken = [
-        Answer(outcome, ExportState(state), int(revision), differs)
-        for _, *own in calls
-        for outcome, state, revision, differs in own
-    ]
-    if taken:
+def _taken(answer: list[Any]) -> list[Answer]:
+    to_ring, *own = answer
+    taken = [Answer(outcome, ExportState(state), int(revision), differs) for outcome, state, revision, differs in own]
+    if to_ring:
         # Counted once for all of them, by the last.
-        taken[-1] = dataclasses.replace(taken[-1], to_ring=int(calls[-1][0]))
+        taken[-1] = taken[-1]._replace(to_ring=int(to_ring))
     return taken
+
+
+def _read(answer: list[Any] | int) -> list[Answer] | int:
+    """Return the answers to one call of the script, or how many replicas confirmed."""
+    return answer if isinstance(answer, int) else _taken(answer)
 
 
 def _no_script() -> type[Exception]:
@@ -134,23 +139,22 @@ class Ledger(LedgerReader):
         LedgerUnavailable
             Redis is away, frozen or full. Whether the exports arrived is unknown; the same submit again is safe.
         """
-        chunks = list(handfuls(entries, lambda entry: len(entry.context), _SUBMITTED_AT_ONCE, _CHARACTERS_AT_ONCE))
-        calls = [self._call(chunk, replace, rings=chunk is chunks[-1]) for chunk in chunks]
-        if self._replicas:
-            calls.append(("WAIT", self._replicas, REPLICA_WAIT_MS))
         with self.reachable():
-            answers = answers_to(self._redis, calls)
+            answers = answers_to(self._redis, lambda: self._calls(entries, replace), _read)
             if any(isinstance(answer, _no_script()) for answer in answers):
                 # Redis was started anew; what it refused did not run, and what it took is a duplicate now.
                 self._redis.script_load(self._submit.script)
-                answers = answers_to(self._redis, calls)
+                answers = answers_to(self._redis, lambda: self._calls(entries, replace), _read)
+            taken: list[Answer] = []
             for answer in answers:
                 if isinstance(answer, Exception):
                     raise answer
-            if self._replicas:
-                require_replicas(answers.pop(), self._replicas)
+                if isinstance(answer, int):
+                    require_replicas(answer, self._replicas)
+                else:
+                    taken += answer
             self._kept.keep()
-        return _answers(answers)
+        return taken
 
     def submit_here(self, entries: Sequence[Entry], seconds: float, *, replace: bool) -> list[Answer] | None:
         """Accept one export as `submit` does, within so many seconds; None: that cannot be promised, call `submit`.
@@ -163,7 +167,16 @@ class Ledger(LedgerReader):
         if len(entries) != 1 or self._replicas:
             return None
         answer = self._kept.ask(self._call(entries, replace, rings=True), seconds)
-        return None if answer is None else _answers([answer])
+        return None if answer is None else _taken(answer)
+
+    def _calls(self, entries: Sequence[Entry], replace: bool) -> Iterator[Command]:
+        left = len(entries)
+        for chunk in handfuls(entries, lambda entry: len(entry.context), _SUBMITTED_AT_ONCE, _CHARACTERS_AT_ONCE):
+            left -= len(chunk)
+            yield self._call(chunk, replace, rings=not left)
+        if self._replicas:
+            # It waits for what its own connection wrote.
+            yield "WAIT", self._replicas, REPLICA_WAIT_MS
 
     def _call(self, entries: Sequence[Entry], replace: bool, *, rings: bool) -> Command:
         return (

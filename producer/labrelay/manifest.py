@@ -2,90 +2,94 @@
 
 from __future__ import annotations
 
-import hashlib
 import mimetypes
 import os
-import stat
-import time
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path, PurePath, PureWindowsPath
-from typing import Literal
+from typing import Any, NamedTuple
 
 from labrelay.context import Activity, Artifact, ExportContext
-from labrelay.digests import digest
-from labrelay.errors import InvalidInput, StillBeingWritten
+from labrelay.digests import Content
+from labrelay.errors import InvalidInput
+from labrelay.hashing import Hashes, NamedFile, stat_settled
 from labrelay.settings import ProducerSettings
 
-#: Bytes up to which a file is read in one piece to hash it, at a third of the cost of reading it piece by piece.
-_READ_WHOLE = 2**20
-#: Windows would translate line ends otherwise.
-_READ_ONLY = os.O_RDONLY | getattr(os, "O_BINARY", 0)
 
-
-@dataclass(frozen=True)
-class Manifest:
-    """A context completed with sizes and hashes, its digest, and what the submitter should know."""
+class Manifest(NamedTuple):
+    """A context completed with sizes and hashes, and what the submitter should know."""
 
     context: ExportContext
-    digest: str
     warnings: tuple[str, ...]
+    content: Content
     #: The wire form of the context.
     text: str
 
-
-@dataclass(frozen=True)
-class _Named:
-    field: str
-    path: Path
-    role: Literal["raw", "preview", "derived"]
+    @property
+    def digest(self) -> str:
+        """The digest of the context."""
+        return self.content.digest()
 
 
-def make_manifest(context: ExportContext, settings: ProducerSettings) -> Manifest:
+def make_manifest(context: ExportContext, settings: ProducerSettings, hashes: Hashes | None = None) -> Manifest:
     """Look at every file of a context, and return the context as the workers will see it.
 
     Files over ``hash_limit`` are fingerprinted by size and modification time; they are hashed when delivered
     (DESIGN section 5). Paths are mapped last, so that the producer opens its own spelling.
 
+    Parameters
+    ----------
+    context, settings
+        What is submitted, and how.
+    hashes
+        Those of files that other contexts of this submit named.
+
     Raises
     ------
     InvalidInput
-        A file is missing, not a file, unreadable or outside ``data_roots``.
+        A file is missing, not a file, unreadable or outside ``data_roots``; or there is no JSON for the metadata.
     StillBeingWritten
         Size or modification time of a file moved while it was looked at.
     """
-    warnings: list[str] = []
-    left_out: set[Path] = set()
-    files: list[_Named] = []
+    hashes = hashes or Hashes()
+    files, left_out, warnings = _present_files(context)
+    record = NamedFile("xml_file_path", context.xml_file_path, "raw")
+    for named in (record, *files):
+        _refuse_outside(named, settings.data_roots)
+    of_record, *of_files = stat_settled([record, *files], settings.settle_seconds)
+    changed: dict[str, Any] = {
+        "xml_file_path": map_path(record.path, settings.path_map),
+        "xml_size": of_record.st_size,
+        "xml_sha256": hashes.of(record, of_record),
+    }
+    if files or context.artifacts:
+        described = {artifact.path: artifact for artifact in context.artifacts}
+        changed["artifacts"] = tuple(
+            _artifact(
+                named,
+                described.get(named.path, Artifact(path=named.path)),
+                seen,
+                hashes.of(named, seen) if seen.st_size <= settings.hash_limit else None,
+                settings.path_map,
+            )
+            for named, seen in zip(files, of_files, strict=True)
+        )
+    if context.activities:
+        changed["activities"] = tuple(_map_activity(a, settings.path_map, left_out) for a in context.activities)
+    completed = context.with_fields(**changed)
+    content = Content(completed)
+    return Manifest(completed, tuple(warnings), content, content.wire_form())
+
+
+def _present_files(context: ExportContext) -> tuple[list[NamedFile], set[Path], list[str]]:
+    """Return the files beside the record, the previews that are not there, and a warning for each of these."""
+    files, left_out, warnings = list[NamedFile](), set[Path](), list[str]()
     for named in _named_files(context):
         if named.role == "preview" and not named.path.is_file():
             warnings.append(f"{named.field}: preview {named.path} does not exist and is left out")
             left_out.add(named.path)
-            continue
-        files.append(named)
-    record = _Named("xml_file_path", context.xml_file_path, "raw")
-    for named in [record, *files]:
-        _refuse_outside(named, settings.data_roots)
-    of_record, *of_files = _stat_settled([record, *files], settings.settle_seconds)
-    described = {artifact.path: artifact for artifact in context.artifacts}
-    artifacts = tuple(
-        _artifact(
-            named,
-            described.get(named.path, Artifact(path=named.path)),
-            seen,
-            _sha256(named, seen) if seen.st_size <= settings.hash_limit else None,
-            settings.path_map,
-        )
-        for named, seen in zip(files, of_files, strict=True)
-    )
-    completed = context.with_fields(
-        xml_file_path=map_path(record.path, settings.path_map),
-        xml_size=of_record.st_size,
-        xml_sha256=_sha256(record, of_record),
-        artifacts=artifacts,
-        activities=tuple(_map_activity(a, settings.path_map, left_out) for a in context.activities),
-    )
-    return Manifest(completed, digest(completed), tuple(warnings), completed.to_json())
+        else:
+            files.append(named)
+    return files, left_out, warnings
 
 
 def paths_of(context: ExportContext) -> list[Path]:
@@ -132,25 +136,25 @@ def _map_activity(activity: Activity, path_map: dict[str, str], left_out: set[Pa
     )
 
 
-def _named_files(context: ExportContext) -> Iterable[_Named]:
+def _named_files(context: ExportContext) -> Iterable[NamedFile]:
     seen: set[Path] = set()
     for index, artifact in enumerate(context.artifacts):
         if artifact.path not in seen:
             seen.add(artifact.path)
-            yield _Named(f"artifacts[{index}].path", artifact.path, artifact.role)
+            yield NamedFile(f"artifacts[{index}].path", artifact.path, artifact.role)
     for number, activity in enumerate(context.activities):
         for index, file in enumerate(activity.files):
             if Path(file) not in seen:  # a file of several signals is listed once per signal
                 seen.add(Path(file))
-                yield _Named(f"activities[{number}].files[{index}]", Path(file), "raw")
+                yield NamedFile(f"activities[{number}].files[{index}]", Path(file), "raw")
         for index, preview in enumerate(activity.previews):
             if preview is not None and preview not in seen:
                 seen.add(preview)
-                yield _Named(f"activities[{number}].previews[{index}]", preview, "preview")
+                yield NamedFile(f"activities[{number}].previews[{index}]", preview, "preview")
 
 
 def _artifact(
-    named: _Named, described: Artifact, seen: os.stat_result, sha256: str | None, path_map: dict[str, str]
+    named: NamedFile, described: Artifact, seen: os.stat_result, sha256: str | None, path_map: dict[str, str]
 ) -> Artifact:
     """Return one file as the workers will see it, with what the submitter says of it kept."""
     if described.sha256 is not None and sha256 not in (None, described.sha256):
@@ -168,7 +172,7 @@ def _artifact(
     )
 
 
-def _refuse_outside(named: _Named, roots: tuple[Path, ...]) -> None:
+def _refuse_outside(named: NamedFile, roots: tuple[Path, ...]) -> None:
     if not named.path.is_absolute():
         raise InvalidInput(named.field, f"{named.path} is not absolute", "Give --root, or absolute paths")
     if roots and not is_under(named.path, roots):
@@ -187,59 +191,3 @@ def is_under(path: Path, roots: Iterable[Path]) -> bool:
     except (OSError, RuntimeError, ValueError):  # a circle of links or a null byte lies nowhere
         return False
     return any(real.is_relative_to(root.resolve()) for root in roots)
-
-
-def _stat_settled(files: list[_Named], settle_seconds: float) -> list[os.stat_result]:
-    first = [_stat(named) for named in files]
-    newest = max(seen.st_mtime for seen in first)
-    fresh_for = settle_seconds - (time.time() - newest)
-    if fresh_for <= 0:
-        return first
-    time.sleep(min(fresh_for, settle_seconds))
-    for named, seen in zip(files, first, strict=True):
-        _refuse_moved(named, seen, _stat(named))
-    return first
-
-
-def _stat(named: _Named) -> os.stat_result:
-    try:
-        found = named.path.stat()
-    except FileNotFoundError:
-        raise InvalidInput(
-            named.field, f"no such file {named.path}", "Correct the path, --root or path_map"
-        ) from None
-    except (OSError, ValueError) as error:  # a null byte in a path is a ValueError
-        reason = getattr(error, "strerror", None) or error
-        raise InvalidInput(named.field, f"{str(named.path)!r}: {reason}", "Make it readable") from None
-    if not stat.S_ISREG(found.st_mode):
-        raise InvalidInput(named.field, f"{named.path} is not a file", "Name a file")
-    return found
-
-
-def _refuse_moved(named: _Named, before: os.stat_result, after: os.stat_result) -> None:
-    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
-        raise StillBeingWritten(
-            named.field, f"{named.path} is still being written", "Submit again when the instrument has finished"
-        )
-
-
-def _sha256(named: _Named, before: os.stat_result) -> str:
-    try:
-        if before.st_size <= _READ_WHOLE:
-            result = hashlib.sha256(_read(named.path, before.st_size)).hexdigest()
-        else:
-            with named.path.open("rb", buffering=0) as file:  # `file_digest` has a buffer of its own
-                result = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise InvalidInput(named.field, f"{named.path}: {error.strerror}", "Make it readable") from None
-    _refuse_moved(named, before, _stat(named))
-    return result
-
-
-def _read(path: Path, size: int) -> bytes:
-    """Return a small file's content; a file object would cost three times as much."""
-    descriptor = os.open(path, _READ_ONLY)
-    try:
-        return b"".join(iter(lambda: os.read(descriptor, size + 1), b""))
-    finally:
-        os.close(descriptor)

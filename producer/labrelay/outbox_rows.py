@@ -85,7 +85,7 @@ def waiting_of(row: sqlite3.Row) -> Waiting:
     """Return a row as an entry on its way."""
     entry = Entry(
         export_id=row["export_id"],
-        digest=row["digest"],
+        content=row["digest"],
         context=row["context"],
         session=row["session"],
         instrument=row["instrument"],

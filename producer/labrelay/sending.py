@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -12,7 +11,7 @@ from labrelay.errors import LedgerUnavailable
 from labrelay.ledger import Answer, Entry
 from labrelay.patience import Patience
 from labrelay.results import UNFINISHED, ExportState
-from labrelay.wakeups import Wake
+from labrelay.wakeups import Named
 
 if TYPE_CHECKING:
     from labrelay.link import Link
@@ -53,7 +52,7 @@ class Sender:
             here=lambda seconds: ledger.submit_here(entries, seconds, replace=replace),
         )
         fresh = [e for e, a in zip(entries, answers, strict=True) if a.outcome in ("accepted", "replaced")]
-        return answers, self.ring(sum(answer.to_ring for answer in answers), map(_wake, fresh), patience)
+        return answers, self.ring(sum(answer.to_ring for answer in answers), fresh, patience)
 
     def send_again(self, batch: Sequence[Waiting]) -> list[Answer]:
         """Return the ledger's answers to entries of the outbox, any of which may have arrived before."""
@@ -67,8 +66,8 @@ class Sender:
         if replacing:
             second = ledger.submit([batch[index].entry for index in replacing], replace=True)
             for index, answer in zip(replacing, second, strict=True):
-                answers[index] = dataclasses.replace(answer, to_ring=answer.to_ring + answers[index].to_ring)
-        self.ring(sum(a.to_ring for a in answers), (_wake(w.entry) for w in batch), Patience(None))
+                answers[index] = answer._replace(to_ring=answer.to_ring + answers[index].to_ring)
+        self.ring(sum(a.to_ring for a in answers), [waiting.entry for waiting in batch], Patience(None))
         return answers
 
     def _still_replaces(self, waiting: Waiting, answer: Answer) -> bool:
@@ -78,25 +77,20 @@ class Sender:
         made = self._link.ledger.status(waiting.entry.export_id).created
         return made < datetime.fromtimestamp(waiting.submitted, UTC)
 
-    def ring(self, count: int, exports: Iterable[Wake], patience: Patience) -> tuple[str, ...]:
+    def ring(self, count: int, exports: Sequence[Named], patience: Patience) -> tuple[str, ...]:
         """Publish wake-ups for exports that are ready; returns warnings, for a lost wake-up loses nothing."""
         if not count:
             return ()
         from kombu.exceptions import OperationalError  # noqa: PLC0415  `import labrelay` must not load it
 
-        wakes = list(exports)
         try:
             wake_ups = self._link.wake_ups
-            patience.call(lambda: wake_ups.ring(count, wakes))
+            patience.call(lambda: wake_ups.ring(count, exports))
         except (OperationalError, OSError, LedgerUnavailable) as error:
             # The rows are in the ledger: the reconciler wakes them when their due time comes.
             _logger.warning("wake-up not sent (%s); a worker picks the export up by itself", type(error).__name__)
             return (f"the wake-up may be lost; a worker picks it up within {self._grace:g} s",)
         return ()
-
-
-def _wake(entry: Entry) -> Wake:
-    return Wake(entry.export_id, entry.session, entry.instrument, entry.strategy)
 
 
 def explain_conflict(entry: Entry, answer: Answer) -> str:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 
 from opentelemetry import trace
 from opentelemetry.context import Context
@@ -85,7 +84,7 @@ class SpanTracing:
             for entry in entries
         ]
         try:
-            submissions = send([replace(e, traceparent=carried(s)) for e, s in zip(entries, spans, strict=True)])
+            submissions = send([e._replace(traceparent=carried(s)) for e, s in zip(entries, spans, strict=True)])
             for span, submission in zip(spans, submissions, strict=True):
                 span.set_attribute("labrelay.outcome", submission.outcome)
         except Exception as error:

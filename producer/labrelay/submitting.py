@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from labrelay.errors import InvalidInput, LedgerUnavailable, OutboxUnavailable
 from labrelay.flushing import BackgroundFlusher, FlushReport, flush
 from labrelay.ledger import Answer, Entry
+from labrelay.names import EXPORTS_PER_WAKE_UP
 from labrelay.outbox import Outbox
 from labrelay.patience import Helpers, Patience
 from labrelay.pipelining import handfuls
@@ -24,6 +25,8 @@ _logger = logging.getLogger(__name__)
 
 #: Of one call that is waited for: over a slow line, too, it takes a fraction of the patience there is for it.
 _TOGETHER, _CHARACTERS_TOGETHER = 2000, 2 * 2**20
+#: Of many, so many go first.
+_FIRST, _MANY = 2 * EXPORTS_PER_WAKE_UP, 6 * EXPORTS_PER_WAKE_UP
 #: Of one submit, for what waited before it; the rest is left to the background or the next one.
 _FLUSH_SECONDS = 0.5
 #: What Redis has left of this may be spent waiting for neighbours at the outbox: together under three seconds.
@@ -76,7 +79,7 @@ class Submitter:
             if named:
                 patience.call(lambda: self._refuse_unserved(named))
             ahead = [index for index, entry in enumerate(entries) if entry.export_id not in behind]
-            for group in handfuls(ahead, lambda index: len(entries[index].context), _TOGETHER, _CHARACTERS_TOGETHER):
+            for group in _groups(ahead, entries):
                 self._send(entries, group, replace, patience, taken)
             self._doubted_until, self._is_spooling = 0.0, False
         except LedgerUnavailable as error:
@@ -197,6 +200,13 @@ class Submitter:
     def _start_flusher(self) -> None:
         if self._flusher is not None:
             self._flusher.start()
+
+
+def _groups(ahead: Sequence[int], entries: Sequence[Entry]) -> Iterator[Sequence[int]]:
+    """Yield what is sent together. The first are few where many follow: workers begin with them meanwhile."""
+    first = _FIRST if len(ahead) > _MANY else 0
+    for part in (ahead[:first], ahead[first:]):
+        yield from handfuls(part, lambda index: len(entries[index].context), _TOGETHER, _CHARACTERS_TOGETHER)
 
 
 def _answered(entry: Entry, answer: Answer, late: tuple[str, ...]) -> Submission:

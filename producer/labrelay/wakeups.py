@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from labrelay.names import QUEUE_EXPORTS, TASK_EXPORT
 from labrelay.redaction import redact
@@ -21,17 +21,34 @@ VISIBILITY_SECONDS = 3600
 _SHOWN_SESSIONS = 5
 
 
+class Named(Protocol):
+    """What a wake-up says of one export to people who read Flower."""
+
+    @property
+    def export_id(self) -> str:
+        """Which one."""
+
+    @property
+    def session(self) -> str:
+        """The session it was made of."""
+
+    @property
+    def instrument(self) -> str:
+        """The instrument of the session."""
+
+    @property
+    def strategy(self) -> str:
+        """What was named; empty: routes and settings decide."""
+
+
 @dataclass(frozen=True)
 class Wake:
-    """What a wake-up says of one export to people who read Flower."""
+    """An export by what a wake-up says of it."""
 
     export_id: str
     session: str
     instrument: str
     strategy: str
-
-    def __str__(self) -> str:
-        return f"session={self.session} instrument={self.instrument} strategy={self.strategy or 'by route'}"
 
 
 def broker_settings(settings: ProducerSettings) -> dict[str, Any]:
@@ -92,7 +109,7 @@ class WakeUps:
     def __init__(self, app: Celery) -> None:
         self._app = app
 
-    def ring(self, count: int, wakes: Sequence[Wake], *, again: bool = False) -> None:
+    def ring(self, count: int, wakes: Sequence[Named], *, again: bool = False) -> None:
         """Publish so many wake-ups, each good for as many ready exports as a worker takes at once.
 
         A first one for one export names it, and carries its id: Flower and `labrelay status` agree then.
@@ -162,7 +179,10 @@ def _together(producer: Any, count: int) -> Iterator[None]:
         raise OperationalError("the connection to the broker broke while wake-ups were published") from error
 
 
-def _readable(wakes: Sequence[Wake]) -> str:
-    shown = "; ".join(str(wake) for wake in wakes[:_SHOWN_SESSIONS])
+def _readable(wakes: Sequence[Named]) -> str:
+    shown = "; ".join(
+        f"session={wake.session} instrument={wake.instrument} strategy={wake.strategy or 'by route'}"
+        for wake in wakes[:_SHOWN_SESSIONS]
+    )
     more = f"; and {len(wakes) - _SHOWN_SESSIONS} more" if len(wakes) > _SHOWN_SESSIONS else ""
     return redact(f"{{{shown}{more}}}")

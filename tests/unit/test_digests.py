@@ -6,9 +6,11 @@ import datetime
 import enum
 import hashlib
 import json
+import re
 import uuid
 from collections import OrderedDict, namedtuple
 from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labrelay import digests
 from labrelay.context import ExportContext
-from labrelay.digests import digest
+from labrelay.digests import Content, digest
 from labrelay.errors import InvalidInput
 
 
@@ -85,7 +86,7 @@ def test_a_digest_of_the_first_release_is_still_the_digest(document: dict[str, A
 
 def test_the_usual_context_is_not_written_by_the_slow_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
     # Given metadata as pipelines write it
-    monkeypatch.delattr(digests, "_by_the_book")
+    monkeypatch.delattr(Content, "_by_the_book")
     # When it is digested, then the fast way is taken
     assert digest(ExportContext.parse(PLAIN)) == by_python(ExportContext.parse(PLAIN))
 
@@ -131,3 +132,41 @@ def test_what_cannot_be_json_is_refused_by_name() -> None:
     context = ExportContext.parse(PLAIN | {"metadata": {"value": object()}})
     with pytest.raises(InvalidInput, match="metadata: holds what JSON cannot"):
         digest(context)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "\ud800", b"\xff", {"\ud800": 1}, {b"\xff": 1}, range(3), int, memoryview(b"a"), 1j, 10**400, Fraction(1, 2),
+        {(1, 2): 3}, {None: 1, "None": 2}, {1, "a"}, bytearray(b"a"), re.compile("a"), Point,
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_what_has_a_wire_form_has_a_digest_and_nothing_else_is_accepted(value: Any) -> None:
+    # Given anything, when its wire form is asked for, which is done before anything is accepted
+    context = ExportContext.parse(PLAIN | {"metadata": {"value": value}})
+    try:
+        Content(context).wire_form()
+    except InvalidInput:
+        # Then it is refused, and nothing was accepted
+        return
+    # Or its digest can be left for later
+    assert len(digest(context)) == 64
+
+
+@given(metadata=_FREE, extra=_FREE, user=st.none() | _TEXTS)
+def test_the_wire_form_made_for_many_says_what_the_context_says(
+    metadata: dict[str, Any], extra: dict[str, Any], user: str | None
+) -> None:
+    # Given any content, with and without values where there may be none
+    activities = [{"extra": extra, "previews": [None, "/data/a.png"]}, {"start": "2026-11-20T10:00:00Z"}]
+    context = ExportContext.parse(FULL | {"metadata": metadata, "activities": activities, "user": user})
+    # When it is written, then it reads as what pydantic writes
+    assert json.loads(Content(context).wire_form()) == json.loads(context.to_json())
+
+
+def test_what_was_delivered_before_is_on_the_wire() -> None:
+    # Given a context with an earlier result, when it is written, then the result is in it
+    result = {"success": True, "destination_name": "cdcs", "record_id": "7"}
+    context = ExportContext.parse(PLAIN | {"previous_results": {"cdcs": result}})
+    assert json.loads(Content(context).wire_form())["previous_results"]["cdcs"]["record_id"] == "7"

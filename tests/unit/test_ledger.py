@@ -55,7 +55,7 @@ class Desk:
         context = self._make_context(number)
         given = {
             "export_id": f"export-{number}",
-            "digest": content,
+            "content": content,
             "context": context.to_json(),
             "session": context.session_identifier,
             "instrument": context.instrument_pid,

@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 
+from labrelay import hashing as hashing_module
 from labrelay import manifest as manifest_module
 from labrelay.context import ExportContext
 from labrelay.digests import digest
 from labrelay.errors import InvalidInput, StillBeingWritten
+from labrelay.hashing import Hashes
 from labrelay.manifest import Manifest, make_manifest, map_path
 from labrelay.results import ExportResult
 from labrelay.settings import ProducerSettings
@@ -223,7 +225,7 @@ def test_a_file_that_moves_while_it_is_looked_at_is_still_being_written(
         else:
             os.utime(file, ns=(1, 1))
 
-    monkeypatch.setattr(manifest_module.time, "sleep", write_on)
+    monkeypatch.setattr(hashing_module.time, "sleep", write_on)
     # When it is looked at twice, then it is refused for now
     error = refused(context, settle_seconds=60.0)
     assert type(error) is StillBeingWritten
@@ -244,7 +246,7 @@ def test_a_file_that_changes_while_it_is_hashed_is_still_being_written(
         file.write_bytes(b"other")
         return hash_it(*content)
 
-    monkeypatch.setattr(manifest_module.hashlib, hashed_by, hash_and_change)
+    monkeypatch.setattr(hashing_module.hashlib, hashed_by, hash_and_change)
     # When it is looked at, then its hash is not believed
     assert type(refused(context)) is StillBeingWritten
 
@@ -254,7 +256,7 @@ def test_a_session_at_rest_is_not_waited_for(make_session: Build, monkeypatch: p
     context = make_session()
     for path in [context.xml_file_path, *context.activities[0].files]:
         os.utime(path, (1, 1))
-    monkeypatch.setattr(manifest_module.time, "sleep", lambda _: pytest.fail("waited"))
+    monkeypatch.setattr(hashing_module.time, "sleep", lambda _: pytest.fail("waited"))
     # When it is looked at, then at once
     look_at(context, settle_seconds=60.0)
 
@@ -266,7 +268,7 @@ def test_a_share_whose_clock_is_ahead_is_waited_for_once(
     context = make_session()
     os.utime(context.xml_file_path, (2**33, 2**33))
     waits: list[float] = []
-    monkeypatch.setattr(manifest_module.time, "sleep", waits.append)
+    monkeypatch.setattr(hashing_module.time, "sleep", waits.append)
     # When it is looked at, then no longer than the settle time
     look_at(context, settle_seconds=0.5)
     assert waits == [0.5]
@@ -357,3 +359,33 @@ def test_the_digest_changes_with_the_content(make_session: Build, what: str) -> 
     settings = {"path_map": {"/": "/srv"}} if what == "path" else {}
     # Then it is no duplicate
     assert look_at(context, **settings).digest != before
+
+
+def test_a_file_that_many_sessions_name_is_read_once(
+    make_session: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given sessions that share a gain reference
+    shared = tmp_path / "gain.mrc"
+    shared.write_bytes(b"gain")
+    sessions = [make_session(number, artifacts=[{"path": str(shared)}]) for number in (1, 2)]
+    opened = list[str]()
+    read = hashing_module.os.open
+    monkeypatch.setattr(hashing_module.os, "open", lambda path, *more: opened.append(str(path)) or read(path, *more))
+    # When they are looked at together, then it is read for the first of them
+    hashes = Hashes()
+    settings = ProducerSettings(settle_seconds=0)
+    found = [make_manifest(session, settings, hashes).context for session in sessions]
+    assert opened.count(str(shared)) == 1
+    assert {artifact.sha256 for context in found for artifact in context.artifacts if artifact.path == shared} == {
+        sha256(shared)
+    }
+
+
+def test_a_file_that_changed_between_two_sessions_is_read_for_both(make_session: Build) -> None:
+    # Given a record that is written anew between two looks of one submit
+    context, hashes, settings = make_session(), Hashes(), ProducerSettings(settle_seconds=0)
+    before = make_manifest(context, settings, hashes).context.xml_sha256
+    context.xml_file_path.write_text("<Other/>")
+    # When it is looked at again, then what is there now counts
+    after = make_manifest(context, settings, hashes).context.xml_sha256
+    assert after == sha256(context.xml_file_path) != before

@@ -27,13 +27,13 @@ def pushes(count: int) -> list[Command]:
 @pytest.mark.parametrize("count", [0, 1, 8, 9, 100])
 def test_every_command_gets_its_own_answer(client: fakeredis.FakeRedis, count: int) -> None:
     # Given more or fewer commands than are outstanding at once, when they are sent, then none is missed
-    assert answers_to(client, pushes(count)) == list(range(1, count + 1))
+    assert answers_to(client, lambda: pushes(count), int) == list(range(1, count + 1))
     assert client.lrange("list", 0, -1) == [str(number) for number in range(count)]
 
 
 def test_a_refused_command_does_not_stop_the_others(client: fakeredis.FakeRedis) -> None:
     # Given one that Redis refuses, when they are sent, then its answer is the error
-    refused, taken = answers_to(client, [("LPUSH",), ("RPUSH", "list", 1)])
+    refused, taken = answers_to(client, lambda: [("LPUSH",), ("RPUSH", "list", 1)], int)
     assert isinstance(refused, ResponseError)
     assert taken == 1
 
@@ -53,7 +53,7 @@ def test_a_connection_that_breaks_is_made_again_once(
 
     monkeypatch.setattr(kind, "read_response", break_once)
     # When commands are sent, then they are all sent again
-    assert len(answers_to(client, pushes(3))) == 3
+    assert len(answers_to(client, lambda: pushes(3), int)) == 3
     assert broken
 
 
@@ -75,6 +75,6 @@ def test_what_interrupts_leaves_no_answer_for_the_next_one(
         patched.setattr(kind, "read_response", interrupt)
         patched.setattr(kind, "disconnect", counted)
         with pytest.raises(KeyboardInterrupt):
-            answers_to(client, pushes(3))
+            answers_to(client, lambda: pushes(3), int)
     # Then the connection is not used again as it is
     assert dropped
