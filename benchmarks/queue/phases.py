@@ -70,7 +70,7 @@ def capacity_of_the_receiver(variant: Variant, seconds: float = 2.0, at_once: in
     """Return the requests per second that the receiver alone can answer."""
 
     async def ask(url: str) -> int:
-        http = Connections(TlsOptions().ssl_context(), 30, {"Content-Type": "application/json"})
+        http = Connections(TlsOptions().ssl_context, 30, {"Content-Type": "application/json"})
         body, answered = str(document(1)).encode(), 0
         ends = time.monotonic() + seconds
 

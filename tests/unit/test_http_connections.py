@@ -59,7 +59,7 @@ async def serving(*answers: bytes) -> AsyncIterator[tuple[Server, Connections]]:
     server = Server(list(answers))
     listening = await asyncio.start_server(server.serve, "127.0.0.1", 0)
     server.port = listening.sockets[0].getsockname()[1]
-    connections = Connections(TlsOptions().ssl_context(), 2.0, {"X-Lab": "titan"})
+    connections = Connections(TlsOptions().ssl_context, 2.0, {"X-Lab": "titan"})
     async with listening:
         yield server, connections
         await connections.close()

@@ -135,7 +135,7 @@ class HttpClient:
     ) -> Answer:
         if self._connections is None:
             self._warn_if_unverified(str(url))
-            self._connections = Connections(self._tls.ssl_context(), self._timeout, self._headers)
+            self._connections = Connections(self._tls.ssl_context, self._timeout, self._headers)
         try:
             reply = await self._connections.request(method, url, headers, body)
         except NotConnected as error:

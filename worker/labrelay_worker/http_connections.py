@@ -11,9 +11,9 @@ import asyncio
 import base64
 import ssl
 from collections import defaultdict, deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import yarl
 
@@ -84,15 +84,16 @@ class Connections:
     Parameters
     ----------
     tls
-        For ``https``.
+        Makes the context for ``https``; called once, when it is needed: reading the authorities takes tens of
+        milliseconds.
     timeout
         Seconds for one request in all.
     headers
         Sent with every request.
     """
 
-    def __init__(self, tls: ssl.SSLContext, timeout: float, headers: Mapping[str, str]) -> None:
-        self._tls, self._timeout = tls, timeout
+    def __init__(self, tls: Callable[[], ssl.SSLContext], timeout: float, headers: Mapping[str, str]) -> None:
+        self._tls, self._timeout = cache(tls), timeout
         self._headers = {"User-Agent": "labrelay", "Accept": "*/*", **headers}
         #: Header lines by what a request gives itself: put together once, not for every request.
         self._fixed: dict[tuple[str | None, tuple[str, ...]], str] = {}
@@ -156,7 +157,7 @@ class Connections:
 
     async def _connect(self, place: Place) -> Connection:
         scheme, host, port = place.origin
-        context = self._tls if scheme == "https" else None
+        context = self._tls() if scheme == "https" else None
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(min(_CONNECT_SECONDS, self._timeout)):
