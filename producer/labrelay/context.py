@@ -25,7 +25,7 @@ from pydantic import (
     field_validator,
 )
 
-from labrelay.errors import InvalidInput
+from labrelay.explaining import explain
 from labrelay.names import CONTEXT_SCHEMA
 from labrelay.results import ExportResult, Receipt
 
@@ -230,7 +230,7 @@ class ExportContext(_Wire):
                 return cls.model_validate(document)
             return cls.model_validate_json(document)
         except ValidationError as error:
-            raise _explain(error, source) from None
+            raise explain(error, source) from None
 
     @classmethod
     def from_nexus_record(
@@ -291,23 +291,3 @@ _RESULTS = TypeAdapter(dict[str, ExportResult])
 _FIELDS = list(ExportContext.model_fields)
 _AT = _FIELDS.index("previous_results")
 _AROUND_RESULTS = set(_FIELDS[:_AT]), set(_FIELDS[_AT + 1 :])
-
-_CURES = {
-    "extra_forbidden": "Remove it or correct its spelling; the schema lists every field",
-    "missing": "Add it",
-    "timezone_aware": "Add the offset, e.g. 2026-11-21T10:00:00+01:00",
-    "json_invalid": "Give one JSON object, or one per line in a .jsonl file",
-}
-
-
-def _explain(error: ValidationError, source: str) -> InvalidInput:
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
-    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    problem = (
-        "unknown field"
-        if first["type"] == "extra_forbidden"
-        else first["msg"].removeprefix("Value error, ").rstrip(".")
-    )
-    cure = _CURES.get(first["type"], "Correct it as the schema of labrelay.export_context/1 says")
-    return InvalidInput(field or source, problem + more, cure)
