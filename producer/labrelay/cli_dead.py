@@ -54,7 +54,7 @@ def _filter(
     return Filter(destination=destination, instrument=instrument, kind=kind, since=died)
 
 
-@click.group("dead")
+@click.group("dead", short_help="Exports that need a person.")
 def dead() -> None:
     """Exports that need a person: failed for good, or of unknown outcome."""
 
@@ -78,7 +78,7 @@ def list_(
     _print(letters, as_json)
 
 
-@dead.command("show")
+@dead.command("show", short_help="Show a dead letter, and what can be done.")
 @click.argument("export_id", metavar="ID")
 @as_json
 def show(export_id: str, as_json: bool) -> None:
@@ -105,7 +105,7 @@ def _advice(letter: ExportStatus) -> Iterator[str]:
     yield f"Once the cause is repaired: labrelay dead replay {letter.export_id}"
 
 
-@dead.command("replay")
+@dead.command("replay", short_help="Give dead letters back to the workers.")
 @_bulk
 @_filters
 @click.option(
@@ -152,7 +152,7 @@ def replay(  # noqa: PLR0917  click passes options by name
     _report(done, as_json)
 
 
-@dead.command("drop")
+@dead.command("drop", short_help="Remove dead letters for good, once they are in the archive.")
 @_bulk
 @_filters
 def drop(  # noqa: PLR0917  click passes options by name

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from labrelay.metrics.scraping import Scraper
 
 
-@click.command("metrics")
+@click.command("metrics", short_help="Print what there is to measure, as Prometheus reads it.")
 @click.option("--serve", type=click.IntRange(0, 65_535), metavar="PORT", help="Answer scrapes at this port instead.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="With --serve: where to listen.")
 @as_json

@@ -18,7 +18,7 @@ def nexuslims() -> None:
     """Deliver what NexusLIMS built."""
 
 
-@nexuslims.command()
+@nexuslims.command(short_help="Submit the sessions that NexusLIMS left BUILT_NOT_EXPORTED.")
 @click.argument("db", envvar="NX_DB_PATH", type=_PATH, metavar="DB")
 @click.option("--write-back", is_flag=True, help="Write what is finished into upload_log and session_log.")
 @click.option("--dry-run", is_flag=True, help="Say what would be submitted; change nothing.")

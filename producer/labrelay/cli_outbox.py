@@ -26,7 +26,7 @@ def _outbox() -> Outbox:
     return Outbox.of(load_settings(ProducerSettings))
 
 
-@outbox.command("list")
+@outbox.command("list", short_help="List what waits to be sent, and conflicts.")
 @as_json
 def list_(as_json: bool) -> None:
     """List what waits to be sent, and conflicts that a person must decide."""
@@ -99,7 +99,7 @@ def _progress(stack: ExitStack, *, quiet: bool) -> Callable[[int, int], None] | 
     return lambda done, total: bar.update(task, completed=done, total=total)
 
 
-@outbox.command()
+@outbox.command(short_help="Remove conflicts for good.")
 @click.argument("ids", nargs=-1, required=True, metavar="ID…")
 @click.option("--waiting", is_flag=True, help="Give up entries that were never sent, too.")
 @as_json

@@ -14,7 +14,7 @@ from labrelay.results import WorkerInfo
 from labrelay.settings import ProducerSettings, load_settings
 
 
-@click.command()
+@click.command(short_help="Explain what would happen to a context.")
 @click.argument("file", metavar="FILE")
 @selection
 @as_json

@@ -12,7 +12,7 @@ from labrelay.names import ENTRY_POINTS_SETTINGS
 from labrelay.settings import ProducerSettings, effective_options, load_settings
 
 
-@click.command()
+@click.command(short_help="Show the settings in force, and where each came from.")
 @click.option("--import-nexuslims", is_flag=True, help="Write labrelay.toml from NexusLIMS's NX_* settings instead.")
 @click.option("--env-file", type=click.Path(path_type=Path), help="Import: NexusLIMS's .env; default: the one here.")
 @click.option("--output", type=click.Path(path_type=Path), help="Import: file to write; default: labrelay.toml here.")

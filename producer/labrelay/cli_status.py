@@ -9,7 +9,7 @@ from labrelay.errors import InvalidInput
 from labrelay.results import ExportState
 
 
-@click.command()
+@click.command(short_help="Show how an export stands, or how many are in each state.")
 @click.argument("export_id", required=False, metavar="[ID]")
 @click.option("--session", metavar="S", help="Every export of this session instead of one by id.")
 @as_json
@@ -59,7 +59,7 @@ def trail(export_id: str, as_json: bool) -> None:
     print_json(entries) if as_json else console().print(trail_table(entries))
 
 
-@click.command()
+@click.command(short_help="Cancel an export; a running call is finished first.")
 @click.argument("export_id", metavar="ID")
 @as_json
 def cancel(export_id: str, as_json: bool) -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 
 
-@click.command("watch")
+@click.command("watch", short_help="Submit records as they become complete in a folder.")
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--pattern", "patterns", multiple=True, metavar="GLOB", help="Record names; default: *.xml and *.json.")
 @click.option("--settle", default=5.0, show_default=True, type=click.FloatRange(min=0), metavar="S",

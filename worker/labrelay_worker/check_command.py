@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _ENDINGS = (signal.SIGINT, signal.SIGTERM)
 
 
-@click.command("check")
+@click.command("check", short_help="Ask whether what was delivered is still there and equal.")
 @click.option("--since", metavar="TIME", help="Only what was delivered since: 2h, 3d, or an ISO date.")
 @click.option("--destination", "destinations", multiple=True, metavar="NAME", help="Only these; may be repeated.")
 @click.option("--state", type=click.Choice([str(state) for state in ExportState]), help="Only exports in this state.")

@@ -78,14 +78,14 @@ def _run_worker(pool: str, concurrency: int | None, loglevel: str | None, *, flo
         app.worker_main(arguments)
 
 
-@click.command("worker")
+@click.command("worker", short_help="Run one worker in the foreground.")
 @_worker_options
 def worker(pool: str, concurrency: int | None, loglevel: str | None) -> None:
     """Run one worker in the foreground; starts the embedded Redis when none is configured."""
     _run_worker(pool, concurrency, loglevel)
 
 
-@click.command("up")
+@click.command("up", short_help="Run everything one machine needs, in the foreground.")
 @_worker_options
 @click.option("--no-flower", is_flag=True, help="Without Flower, the task view.")
 def up(pool: str, concurrency: int | None, loglevel: str | None, no_flower: bool) -> None:
@@ -94,7 +94,7 @@ def up(pool: str, concurrency: int | None, loglevel: str | None, no_flower: bool
     _run_worker(pool, concurrency, loglevel, flower=not no_flower)
 
 
-@click.command("down")
+@click.command("down", short_help="Stop what `labrelay up` runs, or left behind.")
 def down() -> None:
     """Stop what `labrelay up` runs on this machine, or what was left behind when it was killed."""
     from labrelay_worker.embedded import stop_embedded  # noqa: PLC0415
@@ -110,7 +110,7 @@ def down() -> None:
         sys.exit(1)
 
 
-@click.command("demo")
+@click.command("demo", short_help="Deliver sample sessions to five places.")
 @click.option("--data", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Folder with sessions.")
 @click.option("--keep", is_flag=True, help="Keep what earlier demos delivered.")
 @click.option("--kill", is_flag=True, help="Kill the worker in the middle, and watch another one finish.")
@@ -122,7 +122,7 @@ def demo(data: Path | None, keep: bool, kill: bool) -> None:
     sys.exit(run_demo(load_worker_settings(), data, keep=keep, kill=kill))
 
 
-@click.command("samples")
+@click.command("samples", short_help="Write sample sessions to try labrelay with.")
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--sessions", default=2, show_default=True, type=click.IntRange(min=1))
 def samples(folder: Path, sessions: int) -> None:
@@ -133,7 +133,7 @@ def samples(folder: Path, sessions: int) -> None:
         click.echo(record)
 
 
-@click.command("backends")
+@click.command("backends", short_help="List this machine's storage and viewer backends.")
 @as_json
 def backends(as_json: bool) -> None:
     """List this machine's storage and viewer backends, and those that are unavailable with the reason."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from labrelay_worker.holding_desk import DestinationHold
 
 
-@click.command("destinations")
+@click.command("destinations", short_help="List this machine's destinations, and what holds them.")
 @click.option("--check", is_flag=True, help="Ask each destination whether it could deliver now.")
 @as_json
 def destinations(check: bool, as_json: bool) -> None:
@@ -65,7 +65,7 @@ def destinations(check: bool, as_json: bool) -> None:
         click.echo(f"labrelay: breakers and pauses are not shown: {away}", err=True)
 
 
-@click.command("pause")
+@click.command("pause", short_help="Let a destination take nothing until it is resumed.")
 @click.argument("name", metavar="NAME")
 @click.option("--reason", default="", metavar="TEXT", help="Shown to everybody who looks.")
 @as_json
@@ -84,7 +84,7 @@ def pause(name: str, reason: str, as_json: bool) -> None:
         click.echo(f"{name}: {paused.describe()}; its deliveries wait until `labrelay resume {name}`")
 
 
-@click.command("resume")
+@click.command("resume", short_help="End a pause, or have a destination asked again at once.")
 @click.argument("name", metavar="NAME")
 @as_json
 def resume(name: str, as_json: bool) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _INSTALL = 'pip install "labrelay[monitor]"'
 
 
-@click.command("flower")
+@click.command("flower", short_help="Start Flower, the task view, on the same broker.")
 @click.option("--address", help="Where to listen; default: flower_address, 127.0.0.1 unless set.")
 @click.option("--port", type=click.IntRange(1, 65_535), help="Default: flower_port, 5555 unless set.")
 @click.option("--open", "open_access", is_flag=True, help="Ask nobody for a password.")

@@ -19,7 +19,7 @@ def labarchives() -> None:
     """Set up deliveries to LabArchives."""
 
 
-@labarchives.command("login")
+@labarchives.command("login", short_help="Get the user id for your access key, and list notebooks.")
 @click.option("--name", default="labarchives", show_default=True, help="Which [destinations.NAME] it is for.")
 @click.option("--email", metavar="ADDRESS", help="Of the user who will own the entries; asked for if missing.")
 @click.option("--browser", metavar="URL", help="Log in with a browser, which is then sent to URL with a code.")

@@ -7,7 +7,7 @@ import click
 from labrelay.cli import as_json, print_json
 
 
-@click.command("restored")
+@click.command("restored", short_help="After a restore of Redis: doubt what is unfinished.")
 @as_json
 def restored(as_json: bool) -> None:
     """Mark what is unfinished as doubtful, after Redis was restored from a backup and before workers start.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from labrelay_worker.viewers.running import Window
 
 
-@click.command("viewer")
+@click.command("viewer", short_help="Run a live viewer, or ask the one that runs.")
 @click.argument("kind", type=click.Choice(["napari", "imagej"]))
 @click.argument("files", nargs=-1, metavar="[FILE…]")
 @click.option("--name", metavar="NAME", help="Name that backends find it under.  [default: the kind]")
