@@ -90,7 +90,9 @@ class Gate:
         self._answered += 1
         running = len(self._running)
         self._liveness.answered(seconds, running, more_wait=bool(self._turns) and running < self._places)
-        self.let_in()
+        self._shut_until = 0.0
+        if self._turns:
+            self.let_in()
 
     def heard(self) -> None:
         """Take note of a sign of life."""

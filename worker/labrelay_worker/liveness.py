@@ -14,7 +14,7 @@ _SILENCE, _LONGEST_SILENCE = 0.5, 5.0
 _HOPELESS = 3
 #: Weight of the newest answer in how long calls usually last.
 _NEWEST = 0.1
-#: Seconds after which half as many calls at once count as lately.
+#: After so many seconds half of the calls that were at once count, after twice as many a quarter, and so on.
 _HALF_LIFE = 10.0
 
 
@@ -36,10 +36,10 @@ def lately(at_once: float, seconds: float) -> float:
 
     Examples
     --------
-    >>> [lately(100, seconds) for seconds in (0, 10, 60)]
-    [100.0, 50.0, 1.5625]
+    >>> [lately(100, seconds) for seconds in (0, 9, 10, 60)]
+    [100, 100, 50.0, 1.5625]
     """
-    return at_once * math.exp2(-seconds / _HALF_LIFE)
+    return at_once if seconds < _HALF_LIFE else at_once * 0.5 ** (seconds // _HALF_LIFE)
 
 
 class Liveness:
@@ -84,7 +84,7 @@ class Liveness:
         self._silence = min(max(2 * self._usual, _SILENCE), _LONGEST_SILENCE)
         self._answers, self._doubts = True, 0
         self._heard_at = now = self._clock()
-        if (at_once := 2 * running if more_wait else running) >= self._lately(now):
+        if (at_once := 2 * running if more_wait else running) >= lately(self._at_once, now - self._at_once_since):
             self._at_once, self._at_once_since = at_once, now
 
     def heard(self) -> None:
@@ -102,7 +102,7 @@ class Liveness:
 
     def is_silent(self, share: float = 1.0) -> bool:
         """Return whether nothing has been heard for this share of the time that makes it silent."""
-        return self.quiet() >= share * self._silence
+        return self._clock() - self._heard_at >= share * self._silence
 
     def next_handful(self) -> float:
         """Return in how many seconds of silence more calls may begin."""
@@ -114,11 +114,8 @@ class Liveness:
         now = self._clock()
         quiet = now - self._heard_at if began else 0.0
         if self._answers and quiet < self._silence:
-            return trusted(risk, self._lately(now)) - len(began)
+            return trusted(risk, lately(self._at_once, now - self._at_once_since)) - len(began)
         return risk * self._handfuls(quiet) - sum(at >= self._heard_at for at in began)
-
-    def _lately(self, now: float) -> float:
-        return lately(self._at_once, now - self._at_once_since)
 
     def _handfuls(self, quiet: float) -> int:
         return 1 if quiet < self._silence else 2 + int(math.log2(quiet / self._silence))
