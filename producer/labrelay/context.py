@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import uuid
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
@@ -18,7 +19,6 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    PrivateAttr,
     TypeAdapter,
     ValidationError,
     ValidationInfo,
@@ -115,6 +115,20 @@ class ReservationEvent(_Wire):
     url: str | None = None
 
 
+@dataclass(frozen=True)
+class _InLedger:
+    """What the ledger alone knows of a context, so no part of the wire form."""
+
+    revision: int
+    previous_receipts: dict[str, Receipt]
+    #: Where a worker delivers it several times: the wire form but for the results, made once for all of its copies.
+    shared_wire: list[str] | None
+
+    def anew(self) -> _InLedger:
+        """Return the same for other content."""
+        return self if self.shared_wire is None else _InLedger(self.revision, self.previous_receipts, [])
+
+
 class ExportContext(_Wire):
     """Everything a destination may need to know about one finished session.
 
@@ -140,11 +154,6 @@ class ExportContext(_Wire):
     activities: tuple[Activity, ...] = ()
     reservation_event: ReservationEvent | None = None
     artifacts: tuple[Artifact, ...] = Field((), description="filled by the manifest at submit")
-    # Known to the ledger alone, so not part of the wire form.
-    _revision: int = PrivateAttr(default=1)
-    _previous_receipts: dict[str, Receipt] = PrivateAttr(default_factory=dict)
-    # Where a worker delivers it several times: the wire form but for the results, made once for all of its copies.
-    _shared_wire: list[str] | None = PrivateAttr(default=None)
 
     @field_validator("dt_to")
     @classmethod
@@ -162,39 +171,39 @@ class ExportContext(_Wire):
     @property
     def revision(self) -> int:
         """How often this session was submitted with new content."""
-        revision: int = self._kept("_revision")
-        return revision
+        return self._in_ledger.revision
 
     @property
     def previous_receipts(self) -> dict[str, Receipt]:
         """Receipts of the revision before, by destination."""
-        receipts: dict[str, Receipt] = self._kept("_previous_receipts")
-        return receipts
+        return self._in_ledger.previous_receipts
 
     @property
     def delivery_key(self) -> str:
         """The same for every try of one revision: what receivers recognise a repetition by."""
         return f"{self.export_id}.{self.revision}"
 
-    def _kept(self, name: str) -> Any:
-        # What pydantic does for a private attribute, without its two functions in Python: asked in every delivery.
-        return (self.__pydantic_private__ or {})[name]
+    @property
+    def _in_ledger(self) -> _InLedger:
+        # A private attribute in all but the time that pydantic takes to make one whenever a context is read.
+        known: _InLedger | None = (self.__pydantic_private__ or {}).get("in_ledger")
+        return known or _InLedger(1, {}, None)
+
+    def _known_as(self, known: _InLedger | None) -> Self:
+        object.__setattr__(self, "__pydantic_private__", None if known is None else {"in_ledger": known})
+        return self
 
     def of_revision(self, revision: int, previous_receipts: dict[str, Receipt]) -> ExportContext:
         """Return the context as the ledger numbers it, for a worker to deliver."""
         return self.model_copy()._number(revision, previous_receipts)
 
     def _number(self, revision: int, previous_receipts: dict[str, Receipt]) -> ExportContext:
-        self._shared_wire = []
-        self._revision = revision
-        self._previous_receipts = previous_receipts
-        return self
+        return self._known_as(_InLedger(revision, previous_receipts, []))
 
     def with_results(self, results: dict[str, ExportResult]) -> ExportContext:
         """Return the context with what other destinations answered, beside what the submitter knew."""
         changed = self.with_fields(previous_results={**self.previous_results, **results})
-        changed._shared_wire = self._kept("_shared_wire")  # results are not in it
-        return changed
+        return changed._known_as(self._in_ledger)  # results are not in the shared wire form
 
     def with_fields(self, **fields: Any) -> ExportContext:
         """Return the context with other values, which are not checked."""
@@ -203,11 +212,7 @@ class ExportContext(_Wire):
         object.__setattr__(changed, "__dict__", {**self.__dict__, **fields})
         object.__setattr__(changed, "__pydantic_fields_set__", self.__pydantic_fields_set__ | fields.keys())
         object.__setattr__(changed, "__pydantic_extra__", None)
-        kept = dict(self.__pydantic_private__ or {})
-        if kept.get("_shared_wire") is not None:
-            kept["_shared_wire"] = []
-        object.__setattr__(changed, "__pydantic_private__", kept)
-        return changed
+        return changed._known_as(self._in_ledger.anew() if self.__pydantic_private__ else None)
 
     def get_result(self, destination_name: str) -> ExportResult | None:
         """Return the result of a destination that has run, else None."""
@@ -268,7 +273,7 @@ class ExportContext(_Wire):
 
     def to_json(self) -> str:
         """Return the wire form."""
-        shared: list[str] | None = self._kept("_shared_wire")
+        shared = self._in_ledger.shared_wire
         if shared is None:
             return self._dumped()
         if not shared:
@@ -282,8 +287,7 @@ class ExportContext(_Wire):
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """Return a copy, with other values where they are given."""
         copy = super().model_copy(update=update, deep=deep)
-        copy._shared_wire = None if self._shared_wire is None else []
-        return copy
+        return copy._known_as(copy._in_ledger.anew()) if copy.__pydantic_private__ else copy
 
 
 _RESULTS = TypeAdapter(dict[str, ExportResult])

@@ -83,6 +83,8 @@ def make_manifest(context: ExportContext, settings: ProducerSettings, hashes: Ha
 def _present_files(context: ExportContext) -> tuple[list[NamedFile], set[Path], list[str]]:
     """Return the files beside the record, the previews that are not there, and a warning for each of these."""
     files, left_out, warnings = list[NamedFile](), set[Path](), list[str]()
+    if not context.artifacts and not context.activities:
+        return files, left_out, warnings
     for named in _named_files(context):
         if named.role == "preview" and not named.path.is_file():
             warnings.append(f"{named.field}: preview {named.path} does not exist and is left out")
