@@ -193,6 +193,23 @@ def test_many_submits_with_redis_lost_on_the_way_are_accepted_or_spooled_each_on
     assert desk.outbox.count() == 20
 
 
+def test_the_first_of_many_are_rung_for_before_the_rest_is_sent(desk, monkeypatch):
+    # Given more sessions than a few wake-ups are good for
+    sent = list[int]()
+    submit = desk.ledger.submit
+    monkeypatch.setattr(
+        desk.ledger, "submit", lambda entries, **how: sent.append(len(entries)) or submit(entries, **how)
+    )
+    monkeypatch.setattr(desk.link.wake_ups, "ring", lambda count, _: sent.append(-count))
+    # When they are submitted together
+    many = [entry(str(number)) for number in range(1000)]
+    outcomes = {submission.outcome for submission in desk.submitter.submit(many, (), replace=False)}
+    # Then workers begin with a few of them meanwhile, and the order is kept
+    assert outcomes == {"accepted"}
+    assert sent == [128, -128, 872, -872]
+    assert list(desk.ledger.rows) == [each.export_id for each in many]
+
+
 def test_a_full_outbox_is_an_error_that_names_both_causes(tmp_path):
     # Given a ledger that is away and an outbox for one
     desk = Desk(tmp_path, outbox_max_entries=1)
