@@ -64,7 +64,7 @@ def _beside(options: argparse.Namespace, sizes: Sizes) -> Rounds:
         rounds.append({})
         capacity = capacity_of_the_receiver(VARIANTS["raw_streams_lean"])
         print(f"round {number + 1}: the receiver alone answers {capacity:.0f} requests/s", flush=True)
-        for name in names:
+        for name in _there_and_back(names, number):
             figures = every_phase(VARIANTS[name], sizes)
             if name == "labrelay_full" and sizes.backlog and number == 0:
                 figures |= urgent_behind_a_backlog(VARIANTS[name], sizes)
@@ -82,16 +82,22 @@ def _beside(options: argparse.Namespace, sizes: Sizes) -> Rounds:
     return rounds
 
 
+def _there_and_back(names: list[str], number: int) -> list[str]:
+    """Return who comes when in a round: a machine that slows down slows down the same ones in no two rounds."""
+    return names if number % 2 == 0 else names[::-1]
+
+
 def _ablation(count: int, sizes: Sizes) -> Rounds:
     rounds: Rounds = []
+    variants = {"everything": VARIANTS["labrelay_full"], **ABLATIONS}
     for number in range(count):
         rounds.append({})
-        for name, variant in {"everything": VARIANTS["labrelay_full"], **ABLATIONS}.items():
-            rounds[-1][name] = end_to_end_alone(variant, sizes)
-            print(f"round {number + 1} {variant.name}: {rounds[-1][name]['bulk: contexts/s']:.0f}/s", flush=True)
+        for name in _there_and_back(list(variants), number):
+            rounds[-1][name] = end_to_end_alone(variants[name], sizes)
+            print(f"round {number + 1} {name}: {rounds[-1][name]['bulk: contexts/s']:.0f}/s", flush=True)
     for key in ("bulk: contexts/s", "bulk: CPU s per 1000", "bulk: of it workers", "bulk: of it Redis"):
         print(f"\n{key}")
-        for name in rounds[0]:
+        for name in variants:
             values = [each[name][key] for each in rounds]
             ratio = statistics.median(each[name][key] / each["everything"][key] for each in rounds)
             print(f"  {_median(name, values)}   {ratio:6.2f} of everything")

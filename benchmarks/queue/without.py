@@ -65,13 +65,6 @@ def shared_writes() -> None:
     LedgerJob.write_receipt = write_receipt  # type: ignore[method-assign]
 
 
-def wire_form_once() -> None:
-    """The context written as JSON for every destination anew."""
-    from labrelay.context import ExportContext
-
-    ExportContext.to_json = ExportContext._dumped  # type: ignore[assignment,method-assign]
-
-
 def fewer_tasks() -> None:
     """A task for every delivery, also for one that runs alone."""
     from labrelay_worker.sidebyside import SideBySide
@@ -120,7 +113,7 @@ def hiredis() -> None:
 
 def orjson() -> None:
     """The standard library's JSON."""
-    from labrelay_worker import claimed, http
+    from labrelay_worker import claimed, http_answers
 
     class Standard:
         loads = staticmethod(json.loads)
@@ -129,13 +122,13 @@ def orjson() -> None:
         def dumps(value: Any) -> bytes:
             return json.dumps(value).encode()
 
-    claimed.orjson = http.orjson = Standard  # type: ignore[assignment]
+    claimed.orjson = http_answers.orjson = Standard  # type: ignore[assignment]
 
 
 STEPS: dict[str, Callable[[], None]] = {
     step.__name__: step
     for step in (
-        several_per_wake_up, lean_http, group_commit, joined_commits, shared_writes, wire_form_once, fewer_tasks,
+        several_per_wake_up, lean_http, group_commit, joined_commits, shared_writes, fewer_tasks,
         larger_takes, rare_collection, uvloop, hiredis, orjson,
     )
 }  # fmt: skip

@@ -7,19 +7,17 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from pydantic import (
     AwareDatetime,
     BaseModel,
     ConfigDict,
     Field,
-    TypeAdapter,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -121,12 +119,6 @@ class _InLedger:
 
     revision: int
     previous_receipts: dict[str, Receipt]
-    #: Where a worker delivers it several times: the wire form but for the results, made once for all of its copies.
-    shared_wire: list[str] | None
-
-    def anew(self) -> _InLedger:
-        """Return the same for other content."""
-        return self if self.shared_wire is None else _InLedger(self.revision, self.previous_receipts, [])
 
 
 class ExportContext(_Wire):
@@ -187,23 +179,19 @@ class ExportContext(_Wire):
     def _in_ledger(self) -> _InLedger:
         # A private attribute in all but the time that pydantic takes to make one whenever a context is read.
         known: _InLedger | None = (self.__pydantic_private__ or {}).get("in_ledger")
-        return known or _InLedger(1, {}, None)
-
-    def _known_as(self, known: _InLedger | None) -> Self:
-        object.__setattr__(self, "__pydantic_private__", None if known is None else {"in_ledger": known})
-        return self
+        return known or _InLedger(1, {})
 
     def of_revision(self, revision: int, previous_receipts: dict[str, Receipt]) -> ExportContext:
         """Return the context as the ledger numbers it, for a worker to deliver."""
         return self.model_copy()._number(revision, previous_receipts)
 
     def _number(self, revision: int, previous_receipts: dict[str, Receipt]) -> ExportContext:
-        return self._known_as(_InLedger(revision, previous_receipts, []))
+        object.__setattr__(self, "__pydantic_private__", {"in_ledger": _InLedger(revision, previous_receipts)})
+        return self
 
     def with_results(self, results: dict[str, ExportResult]) -> ExportContext:
         """Return the context with what other destinations answered, beside what the submitter knew."""
-        changed = self.with_fields(previous_results={**self.previous_results, **results})
-        return changed._known_as(self._in_ledger)  # results are not in the shared wire form
+        return self.with_fields(previous_results={**self.previous_results, **results})
 
     def with_fields(self, **fields: Any) -> ExportContext:
         """Return the context with other values, which are not checked."""
@@ -212,7 +200,8 @@ class ExportContext(_Wire):
         object.__setattr__(changed, "__dict__", {**self.__dict__, **fields})
         object.__setattr__(changed, "__pydantic_fields_set__", self.__pydantic_fields_set__ | fields.keys())
         object.__setattr__(changed, "__pydantic_extra__", None)
-        return changed._known_as(self._in_ledger.anew() if self.__pydantic_private__ else None)
+        object.__setattr__(changed, "__pydantic_private__", self.__pydantic_private__)
+        return changed
 
     def get_result(self, destination_name: str) -> ExportResult | None:
         """Return the result of a destination that has run, else None."""
@@ -273,25 +262,4 @@ class ExportContext(_Wire):
 
     def to_json(self) -> str:
         """Return the wire form."""
-        shared = self._in_ledger.shared_wire
-        if shared is None:
-            return self._dumped()
-        if not shared:
-            shared += (self._dumped(fields)[1:-1] for fields in _AROUND_RESULTS)
-        results = _RESULTS.dump_json(self.previous_results, exclude_none=True).decode()
-        return f'{{{shared[0]},"previous_results":{results},{shared[1]}}}'
-
-    def _dumped(self, fields: set[str] | None = None) -> str:
-        return self.model_dump_json(by_alias=True, exclude_none=True, include=fields)
-
-    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """Return a copy, with other values where they are given."""
-        copy = super().model_copy(update=update, deep=deep)
-        return copy._known_as(copy._in_ledger.anew()) if copy.__pydantic_private__ else copy
-
-
-_RESULTS = TypeAdapter(dict[str, ExportResult])
-#: Names of the fields before and after the results, in the order of the wire form; none of these parts is ever empty.
-_FIELDS = list(ExportContext.model_fields)
-_AT = _FIELDS.index("previous_results")
-_AROUND_RESULTS = set(_FIELDS[:_AT]), set(_FIELDS[_AT + 1 :])
+        return self.model_dump_json(by_alias=True, exclude_none=True)
