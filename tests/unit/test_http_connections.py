@@ -73,6 +73,27 @@ def run(scenario: Callable[[], Awaitable[None]]) -> None:
     asyncio.run(asyncio.wait_for(scenario(), 10))  # type: ignore[arg-type]
 
 
+def test_the_authorities_are_read_where_tls_is_spoken_and_once() -> None:
+    async def scenario() -> None:
+        # Given a client of servers with and without TLS
+        asked = list[bool]()
+        connections = Connections(lambda: asked.append(True) or TlsOptions().ssl_context(), 2.0, {})
+        server = Server([OK, OK])
+        async with await asyncio.start_server(server.serve, "127.0.0.1", 0) as listening:
+            server.port = listening.sockets[0].getsockname()[1]
+            # When it speaks without, then they are not read: that takes tens of milliseconds
+            await post(server, connections)
+            assert not asked
+            # When it speaks TLS, twice, then they are read once
+            for _ in range(2):
+                with pytest.raises(NotConnected):
+                    await connections.request("POST", "https://127.0.0.1:1/", {}, b"")
+            assert asked == [True]
+            await connections.close()
+
+    run(scenario)
+
+
 def test_a_request_is_whole_and_its_connection_is_used_again() -> None:
     async def scenario() -> None:
         async with serving(OK, OK, OK) as (server, connections):

@@ -25,7 +25,7 @@ _PENDING = Delivery()
 class LedgerJob:
     """One claimed export as the engine sees it (`labrelay_worker.engine.Job`)."""
 
-    def __init__(self, ledger: WorkerLedger, claim: Claim, lease: Lease | None = None) -> None:
+    def __init__(self, ledger: WorkerLedger, claim: Claim) -> None:
         row = whole_row(claim.row)
         known = {field: value for field, value in row.items() if field[1:2] == ":"}  # of single destinations
         begun = by_destination(known, FIELD_INTENT)
@@ -47,7 +47,7 @@ class LedgerJob:
         }
         context = ExportContext.parse(row["context"], source=f"export {claim.export_id}")
         self.context = context._number(revision, _receipts(known, FIELD_PREVIOUS_RECEIPT))
-        self.lease = lease or ledger.lease_of(claim)
+        self.lease = ledger.lease_of(claim)
         self._clock = claim.server_now - claim.asked_at
         self._known = {n: Delivery.model_validate_json(v) for n, v in by_destination(known, FIELD_DELIVERY).items()}
         self.deliveries: dict[str, Delivery] = {}

@@ -1,4 +1,4 @@
-"""Commands to Redis are packed in C: redis-py's asyncio half does it in Python, at a tenth of a worker's CPU."""
+"""Commands to Redis are packed in C: redis-py's asyncio half does it in Python."""
 
 from __future__ import annotations
 

@@ -233,7 +233,7 @@ class Runtime:
 
 def _collect_rarely() -> None:
     # What is there after the boot stays; thousands of short-lived objects of every batch would have it searched for
-    # circles again and again, at a third of a worker's CPU (docs/performance.md).
+    # circles again and again, at a sixth of a worker's CPU (docs/performance.md).
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)

@@ -55,6 +55,10 @@ class MeasuredLedger(WorkerLedger):
             self._metrics.claims(answer).inc()
         return taken
 
+    def lease_of(self, claim: Claim) -> Lease:
+        """Return what a claim gives."""
+        return MeasuredLease(super().lease_of(claim), self._metrics)
+
     async def sweep(self, *, leader_seconds: float, grace: float, limit: int = 640) -> Due | None:
         """Make ready what is due, if this process leads, and count why each was."""
         reasons = await self._why_due(grace * 1000 * _NEARLY, limit)
@@ -135,7 +139,7 @@ class MeasuredJob(LedgerJob):
     """A claimed export that counts what is written of it."""
 
     def __init__(self, ledger: WorkerLedger, claim: Claim, metrics: WorkerMetrics) -> None:
-        super().__init__(ledger, claim, MeasuredLease(ledger.lease_of(claim), metrics))
+        super().__init__(ledger, claim)
         self._metrics = metrics
 
     async def write_receipt(self, name: str, receipt: Receipt) -> None:
