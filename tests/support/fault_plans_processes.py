@@ -83,7 +83,7 @@ def producers_killed(w: World, size: float) -> None:
         w.produce_and_kill(file, EVERYWHERE, after=w.random.uniform(0.02, 0.2))
         with w.without_redis():
             w.produce_and_kill(file, EVERYWHERE, after=w.random.uniform(0.02, 0.5))
-    w.client.flush()
+    w.flush()
     w.figures.notes.append(
         "killed producers had heard " + ", ".join(f"{count} {what}" for what, count in w.outcomes.items())
     )

@@ -177,7 +177,7 @@ def outbox_disk_full(w: World, size: float) -> None:
         w.remount(folder, "rw")
     for number in refused:  # as its text says
         w.submit(number, EVERYWHERE)
-    w.client.flush()
+    w.flush()
     w.figures.notes.append(f"{w.outcomes['spooled']} spooled, {w.outcomes['refused']} refused and submitted again")
 
 

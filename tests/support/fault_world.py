@@ -255,11 +255,16 @@ class World(Fleet):
             killer.start()
             accepted += process.stdout.readlines()
             killer.cancel()
+        assert process.returncode in (0, -signal.SIGKILL), f"the producer ended by itself, with {process.returncode}"
         for line in accepted:
             export_id, outcome = line.split()
             self.outcomes[outcome] += 1
             if line.endswith("\n") and export_id not in self.ids:
                 self.ids.append(export_id)
+
+    def flush(self) -> None:
+        """Send what waits in the outbox, until nothing does."""
+        self.until(lambda: self.client.flush().left == 0, SETTLE_BOUND, "the flush of the outbox")
 
     def misbehave(self, answers: dict[str, list[Answer]]) -> None:
         """Line up answers by destination."""

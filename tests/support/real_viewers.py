@@ -19,6 +19,8 @@ from labrelay_worker.viewers.places import Place
 
 #: Set by `make test-viewers` in CI: nothing may be left out there.
 REQUIRED = "VIEWERS_REQUIRED"
+#: The first one after an installation reads a gigabyte of modules from the disk, and compiles them.
+START_SECONDS = 110
 
 
 def missing(kind: str) -> str:
@@ -78,10 +80,14 @@ def launch(kind: str, *arguments: str, environment: dict[str, str], log: Path) -
             [sys.executable, "-m", "labrelay_worker.viewers", kind, *arguments],
             env=environment, stdout=output, stderr=subprocess.STDOUT,
         )  # fmt: skip
-    place = Place.of(kind, environment["LABRELAY_HOME"])
-    wait_until(lambda: place.note_file.exists() or process.poll() is not None, 60, "the viewer's note")
-    assert process.poll() is None, log.read_text()
-    return Viewer(kind, process, log, environment)
+    viewer, place = Viewer(kind, process, log, environment), Place.of(kind, environment["LABRELAY_HOME"])
+    try:
+        wait_until(lambda: place.note_file.exists() or process.poll() is not None, START_SECONDS, "the viewer's note")
+        assert process.poll() is None, log.read_text()
+    except BaseException:
+        end(viewer)
+        raise
+    return viewer
 
 
 def end(viewer: Viewer) -> None:

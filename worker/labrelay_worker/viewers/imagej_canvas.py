@@ -80,16 +80,20 @@ class ImageJCanvas:
 
     def shot(self, *, whole_window: bool) -> bytes:
         """Return the front image's area, or the whole screen, as PNG of what the display shows."""
-        toolkit = self._java("java.awt.Toolkit").getDefaultToolkit()
+        toolkit, robot = self._java("java.awt.Toolkit").getDefaultToolkit(), self._java("java.awt.Robot")()
         area = self._java("java.awt.Rectangle")(toolkit.getScreenSize())
         if not whole_window:
             image = self._java("ij.WindowManager").getCurrentImage()
             if image is None:
                 raise CannotShow("no image is open")
             self._paint(image)
-            canvas = image.getCanvas()
+            window, canvas = image.getWindow(), image.getCanvas()
+            if not window.getX() and not window.getY():
+                # Without a window manager Java may take a new window to be in the corner for good; once moved, it is.
+                window.setLocation(1, 1)
+            robot.waitForIdle()
             area = self._java("java.awt.Rectangle")(canvas.getLocationOnScreen(), canvas.getSize())
-        picture = self._java("java.awt.Robot")().createScreenCapture(area)
+        picture = robot.createScreenCapture(area)
         stream = self._java("java.io.ByteArrayOutputStream")()
         self._java("javax.imageio.ImageIO").write(picture, "png", stream)
         return bytes(memoryview(stream.toByteArray()))
