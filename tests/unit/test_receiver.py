@@ -9,7 +9,6 @@ import http.client
 import json
 import random
 import threading
-import time
 import uuid
 from collections.abc import Iterator
 from contextlib import closing
@@ -249,7 +248,7 @@ def test_a_status_can_be_told_apart_from_what_is_stored(receiver: Receiver, send
 
 def test_a_delayed_answer_has_been_accepted_before_the_wait(receiver: Receiver) -> None:
     # Given an answer that comes too late for a sender without patience
-    receiver.script("/submit", [Answer(delay=60)])
+    receiver.script("/submit", [Answer(delay=3600)])
     with closing(_Sender(receiver)) as impatient:
         impatient.connection.timeout = 0.2
         with pytest.raises(TimeoutError):
@@ -257,9 +256,7 @@ def test_a_delayed_answer_has_been_accepted_before_the_wait(receiver: Receiver) 
     # When the receiver is asked, then the delivery is there
     assert [delivery.accepted for delivery in receiver.deliveries] == [True]
     # And closing does not wait for the answer
-    began = time.monotonic()
     receiver.close()
-    assert time.monotonic() - began < 5
 
 
 def test_closing_ends_kept_connections_and_frees_the_port() -> None:
