@@ -1,16 +1,19 @@
-"""What the one HTTP client of destinations does with bodies."""
+"""What the one HTTP client of destinations does with bodies, and where there is no connection."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import io
+import socket
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 from aiohttp import web
 
-from labrelay.errors import Rejected, Transient
+from labrelay.errors import Rejected, Transient, Unavailable
 from labrelay_worker.conformance.serving import ServerThread
 from labrelay_worker.http import HttpClient
 from labrelay_worker.tls import TlsOptions
@@ -86,3 +89,24 @@ def test_what_a_body_raises_while_it_is_read_is_the_error_of_the_request(url: st
     with pytest.raises(Rejected, match="changed since"):
         run(lambda http: http.request("PUT", f"{url}/file", data=body()))
     assert received == []
+
+
+@pytest.mark.parametrize("body", [lambda: b"record", lambda: io.BytesIO(b"record")], ids=["bytes", "stream"])
+@pytest.mark.parametrize("hangs", ["handshake", "name"])
+def test_a_connection_that_is_not_made_in_time_has_sent_nothing(
+    hangs: str, body: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a server that takes connections and never shakes hands, or a name service that is away
+    if hangs == "name":
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: time.sleep(2) or [])
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        host = "lab.invalid" if hangs == "name" else "127.0.0.1"
+        url = f"https://{host}:{silent.getsockname()[1]}/"
+
+        async def post() -> None:
+            async with HttpClient(tls=TlsOptions(), timeout=1, headers={}) as http:
+                await http.request("POST", url, data=body())
+
+        # When something is posted to it, then it is known that nothing was sent
+        with pytest.raises(Unavailable, match="no connection to"):
+            asyncio.run(post())

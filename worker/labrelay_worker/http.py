@@ -161,7 +161,9 @@ class HttpClient:
         self._warn_if_unverified(url)
         session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(ssl=self._tls.context(), limit=0),
-            timeout=aiohttp.ClientTimeout(total=self._timeout, sock_connect=min(10.0, self._timeout)),
+            # Names and handshakes included, and certainly over before `total`: which of the two it was tells whether
+            # the server can have seen anything.
+            timeout=aiohttp.ClientTimeout(total=self._timeout, connect=min(10.0, self._timeout / 2)),
             headers=self._headers,
         )
         # aiohttp sends GET, PUT and DELETE again by itself when a connection breaks, and has no public switch for it.
