@@ -203,8 +203,9 @@ def test_a_stranger_is_told_nothing_and_cannot_close_the_viewer(place, viewer) -
     context = zmq.Context()
     stranger = context.socket(zmq.DEALER)
     stranger.connect(place.read().endpoint)
-    # When it asks for the viewer's end, and offers a wrong proof
+    # When it asks for the viewer's end, sends half a character, and offers a wrong proof
     stranger.send_multipart(Message("close", {"id": 1}).frames())
+    stranger.send_multipart([b'{"schema":"labrelay.viewer/1","kind":"hello","nonce":"\\ud800"}'])
     stranger.send_multipart(Message("hello", {"nonce": "ab"}).frames())
     assert parse(stranger.recv_multipart()).kind == "welcome"
     stranger.send_multipart(Message("proof", {"proof": "00" * 32}).frames())

@@ -105,6 +105,10 @@ def test_a_message_is_json_and_raw_pixels_and_nothing_else() -> None:
         [b'{"schema":"labrelay.viewer/1"}'],
         [b"[" * 100_000],
         [b" " * (2 << 20)],
+        # what no answer could repeat
+        [b'{"schema":"labrelay.viewer/1","kind":"hello","nonce":"\\ud800"}'],
+        [b'{"schema":"labrelay.viewer/1","kind":"hello","nonce":"\xed\xa0\x80"}'],
+        [b'{"schema":"labrelay.viewer/1","kind":"status","id":NaN}'],
     ],
 )
 def test_what_is_no_message_of_ours_is_not_read(frames) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import orjson
 
 from labrelay.names import VIEWER_SCHEMA
 from labrelay_worker.backends.errors import Unsupported
@@ -61,8 +62,9 @@ def parse(frames: Sequence[Buffer]) -> Message:
     if not 1 <= len(frames) <= 2 or len(frames[0]) > LONGEST_HEADER:  # noqa: PLR2004
         raise BadMessage(f"{len(frames)} frames, or a header over {LONGEST_HEADER} bytes")
     try:
-        head = json.loads(bytes(frames[0]))
-    except (ValueError, RecursionError) as error:
+        # Stricter than `json`: what is read here can be written again, into the answer.
+        head = orjson.loads(bytes(frames[0]))
+    except ValueError as error:
         raise BadMessage("the header is not JSON") from error
     if not isinstance(head, dict):
         raise BadMessage("the header is not an object")
