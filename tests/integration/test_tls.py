@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 import trustme
+from cryptography.hazmat.primitives import serialization
 from repositories import Cdcs, Elabftw, LabArchives, Repository
 
 from labrelay.context import ExportContext
 from labrelay.errors import DeliveryError, Misconfigured
 from labrelay_worker.conformance.destination_sessions import Sessions
 from labrelay_worker.destinations.account import OwnAccount
+from labrelay_worker.tls import TlsOptions
 
 pytestmark = pytest.mark.integration
 
@@ -128,6 +130,19 @@ def test_a_client_certificate_proves_labrelay(served: Site, session: ExportConte
     tls["client_cert"] = str(served.client_cert)
     assert served.check(**tls) == (True, None)
     assert served.call(lambda destination: destination.export(session), **tls).success
+
+
+def test_nobody_is_asked_for_the_passphrase_of_an_encrypted_key(tmp_path: Path) -> None:
+    # Given a client certificate whose key is encrypted
+    issued = trustme.CA().issue_cert("labrelay@example.org")
+    key = serialization.load_pem_private_key(issued.private_key_pem.bytes(), password=None)
+    form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    encrypted = key.private_bytes(*form, serialization.BestAvailableEncryption(b"passphrase"))
+    client_cert = tmp_path / "labrelay.pem"
+    client_cert.write_bytes(encrypted + b"".join(part.bytes() for part in issued.cert_chain_pems))
+    # When it is to be used, then the text says what is wrong with it and what to do
+    with pytest.raises(Misconfigured, match=r"key in client_cert is encrypted.*openssl pkey"):
+        TlsOptions(client_cert=client_cert).context()
 
 
 def test_verification_can_be_switched_off_and_says_so_loudly(

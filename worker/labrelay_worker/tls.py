@@ -25,14 +25,14 @@ class TlsOptions(BaseModel):
         Raises
         ------
         Misconfigured
-            A named file cannot be read as certificates.
+            A named file cannot be read as certificates, or its key is encrypted.
         """
         if self == TlsOptions():
             return True
         try:
             context = ssl.create_default_context(cafile=self.ca_file)
             if self.client_cert is not None:
-                context.load_cert_chain(self.client_cert)
+                context.load_cert_chain(self.client_cert, password=_no_passphrase)
         except (OSError, ssl.SSLError) as error:
             raise Misconfigured(
                 f"tls: cannot read the certificates ({error}); correct ca_file or client_cert"
@@ -47,3 +47,11 @@ class TlsOptions(BaseModel):
         if isinstance(context, ssl.SSLContext):
             return context
         return ssl.create_default_context()
+
+
+def _no_passphrase() -> str:
+    # Without an answer from here, the TLS library would ask in the terminal and hold up the whole worker meanwhile.
+    raise Misconfigured(
+        "tls: the key in client_cert is encrypted, and nobody is there to type its passphrase; give one that is not"
+        " (`openssl pkey -in KEY -out PLAIN`), readable by the worker's user alone"
+    )
