@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import logging
+import os
+import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
+import trustme
 from aiohttp import web
 from tests.servers.base import TestServer
+from urllib3.util import Retry
 
 from labrelay.context import ExportContext
 from labrelay.errors import (
@@ -222,6 +228,60 @@ def test_a_server_that_is_not_there_has_seen_nothing(context: ExportContext) -> 
     # When a class posts to it, then sending again is safe
     with pytest.raises(Unavailable, match="was not sent"):
         call(export, context)
+
+
+def test_what_an_adapter_repeated_by_itself_was_sent(server: tuple[Taker, str], context: ExportContext) -> None:
+    # Given a class whose session repeats what failed, and a server that fails
+    taker, url = server
+    taker.faults.plan(Fault("status", after=True, times=2, method="POST", status=500))
+
+    def export(_: ExportContext) -> None:
+        with requests.Session() as session:
+            again = Retry(1, status_forcelist=[500], allowed_methods=None)
+            session.mount("http://", requests.adapters.HTTPAdapter(max_retries=again))
+            session.post(url)
+
+    # When it gives up, then the record may be there
+    with pytest.raises(OutcomeUnknown, match="lost its answer"):
+        call(export, context)
+
+
+@pytest.mark.parametrize(
+    ("takes_the_request", "kind", "told"),
+    [(True, OutcomeUnknown, "lost its answer"), (False, Unavailable, "was not sent")],
+    ids=["damaged answer", "no handshake"],
+)
+def test_tls_that_breaks_has_sent_the_request_or_not(
+    takes_the_request: bool, kind: type[DeliveryError], told: str, context: ExportContext, tmp_path: Path
+) -> None:
+    # Given a server whose TLS breaks: at the handshake, or when it has the request
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(tls)
+
+    def serve() -> None:
+        connection, _ = listening.accept()
+        if takes_the_request:
+            with suppress(OSError), tls.wrap_socket(connection, server_side=True) as secure:
+                while not secure.recv(4096).endswith(b"record"):
+                    pass
+                connection = socket.socket(fileno=os.dup(secure.fileno()))
+        with connection:
+            connection.sendall(b"HTTP/1.1 502 Bad Gateway\r\n\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=serve)
+        thread.start()
+
+        def export(_: ExportContext) -> None:
+            url = f"https://127.0.0.1:{listening.getsockname()[1]}/"
+            requests.post(url, data=b"record", verify=str(tmp_path / "ca.pem"))
+
+        # When a class posts to it, then that is told apart
+        with pytest.raises(kind, match=told):
+            call(export, context)
+        thread.join()
 
 
 def test_success_with_a_refused_last_step_is_not_a_delivery(

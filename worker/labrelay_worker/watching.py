@@ -214,10 +214,19 @@ def _bounded(timeout: Any, left: float) -> tuple[float, float]:
 def _never_connected(error: Exception) -> bool:
     from requests import exceptions  # noqa: PLC0415
 
-    if isinstance(error, exceptions.ConnectTimeout | exceptions.SSLError | exceptions.ProxyError):
+    if isinstance(error, exceptions.ConnectTimeout | exceptions.ProxyError):
         return True
+    if isinstance(error, exceptions.SSLError):
+        return _is_of_connecting(error)
     if not isinstance(error, exceptions.ConnectionError):
         # refused by the client itself: an invalid address or header
-        return not isinstance(error, exceptions.Timeout | exceptions.ChunkedEncodingError)
+        return not isinstance(error, exceptions.Timeout | exceptions.ChunkedEncodingError | exceptions.RetryError)
     cause = getattr(error.args[0] if error.args else None, "reason", None)
     return type(cause).__name__ in ("NewConnectionError", "NameResolutionError")
+
+
+def _is_of_connecting(error: BaseException) -> bool:
+    """Return whether TLS failed before the request: a damaged answer is the same error, raised at another place."""
+    while isinstance(inner := getattr(error, "reason", None) or next(iter(error.args), None), BaseException):
+        error = inner
+    return any(frame.f_code.co_name == "connect" for frame, _ in traceback.walk_tb(error.__traceback__))
