@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import time
 from collections.abc import Callable
@@ -53,6 +54,43 @@ def test_a_failing_device_leaves_the_old_content_and_nothing_else(
     assert "record.xml" in str(caught.value)
     assert _everything_in(tmp_path) == ["record.xml"]
     assert disk.load("record.xml") == b"old"
+
+
+@pytest.mark.parametrize("way", ["..", "link"])
+@pytest.mark.parametrize("named", ["staged", "target", "backup"])
+def test_a_journal_that_leads_out_of_its_folder_is_not_obeyed(tmp_path: Path, way: str, named: str) -> None:
+    # Given a root with a folder that others may write to, and something of value outside
+    root, outside = tmp_path / "root", tmp_path / "outside"
+    for folder in (root / "shared" / ".batches.partial", outside):
+        folder.mkdir(parents=True)
+    (outside / ".x.partial").write_bytes(b"precious")
+    (root / "shared" / "link").symlink_to(outside)
+    place = {"..": "../../outside", "link": "link"}[way]
+    found = (outside / ".x.partial").stat()
+    # When somebody has put a file there that reads like the journal of a batch that a kill cut short
+    paths = {"staged": ".1.partial", "target": "1", "backup": ".2.partial"} | {named: f"{place}/.x.partial"}
+    journal = root / "shared" / ".batches.partial" / "1.journal"
+    journal.write_text(json.dumps({"changes": [[*paths.values(), found.st_dev, found.st_ino]], "folders": []}))
+    # Then nothing outside is touched, and the journal is left for a person to look at
+    with pytest.raises(Unavailable, match=r"1\.journal: no batch can have written this journal"):
+        DiskBackend(root=root).list_files("shared")
+    assert (outside / ".x.partial").read_bytes() == b"precious"
+    assert journal.exists()
+    # And when it is gone, all goes on
+    journal.unlink()
+    assert DiskBackend(root=root).list_files("shared") == []
+
+
+def test_a_folder_of_journals_is_not_looked_for_behind_a_link(tmp_path: Path) -> None:
+    # Given a root in which somebody has put a link with the name of the journals' folder
+    root, outside = tmp_path / "root", tmp_path / "outside"
+    for folder in (root, outside):
+        folder.mkdir()
+    (outside / "record.xml").write_bytes(b"precious")
+    (root / ".batches.partial").symlink_to(outside)
+    # When the root is looked into, then what it leads to is as it was
+    assert DiskBackend(root=root).list_files(".") == []
+    assert _everything_in(outside) == ["record.xml"]
 
 
 def test_a_batch_takes_back_what_it_had_replaced(disk: DiskBackend, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,8 @@ all its targets are in, which says for each target what was staged for it and wh
   that harms nothing either.
 
 A target is only touched while it is the very file that the batch put there (same inode), so that what somebody wrote
-after the kill stays.
+after the kill stays. And whoever may write to the folder can put a file there that looks like a journal, so none is
+obeyed that names anything but hidden files beside targets below its folder.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from labrelay_worker.backends.base import Unsupported
+from labrelay_worker.backends.base import Unavailable, Unsupported, is_partial
 from labrelay_worker.backends.files import JOURNALS, remove, sync, sync_folder
 
 _COMPLETE = ".journal"  # a journal without this ending was never finished, and its batch not begun
@@ -131,11 +132,18 @@ def recover(folder: Path) -> None:
     """Take back the batches whose journals are in this folder and whose writers are dead.
 
     What this process may not change stays as it is, for one that may.
+
+    Raises
+    ------
+    Unavailable
+        There is a journal that no batch can have written; it stays, for a person to look at.
     """
     place = folder / JOURNALS
     try:
         names = os.listdir(place)  # noqa: PTH208  one system call for every folder on the way of every address
     except OSError:  # nearly always: there is none
+        return
+    if place.is_symlink():  # what it leads to is somebody's, and no journals
         return
     try:
         for name in names:
@@ -163,7 +171,7 @@ def _recover_one(path: Path) -> None:
         if os.fstat(file.fileno()).st_nlink == 0:  # its writer, or another opener, was done just now
             return
         if path.name.endswith(_COMPLETE):
-            changes, folders = _decode(file.read(), path.parents[1])
+            changes, folders = _decode(file.read(), path)
             take_back(changes)
             hidden = (name for change in changes for name in (change.staged, change.backup) if name is not None)
             for name in hidden:
@@ -211,13 +219,37 @@ def _encode(changes: Sequence[Change], folders: Sequence[Path], common: Path) ->
     return json.dumps(document).encode("ascii")
 
 
-def _decode(content: bytes, common: Path) -> tuple[list[Change], list[Path]]:
-    document: dict[str, list[Any]] = json.loads(content)
-    changes = [
-        Change(common / staged, common / target, None if backup is None else common / backup, (device, inode))
-        for staged, target, backup, device, inode in document["changes"]
-    ]
-    return changes, [Path(os.path.normpath(common / folder)) for folder in document["folders"]]
+def _decode(content: bytes, journal: Path) -> tuple[list[Change], list[Path]]:
+    common = journal.parents[1]
+
+    def absolute(path: str) -> Path:
+        return Path(os.path.normpath(common / path))
+
+    try:
+        document: dict[str, list[Any]] = json.loads(content)
+        changes = [
+            Change(absolute(staged), absolute(target), None if backup is None else absolute(backup), (device, inode))
+            for staged, target, backup, device, inode in document["changes"]
+        ]
+        folders = [absolute(folder) for folder in document["folders"]]
+    except (KeyError, TypeError, ValueError):
+        raise _not_ours(journal) from None
+    if not all(_is_within(change, common) for change in changes):
+        raise _not_ours(journal)
+    return changes, [folder for folder in folders if folder.is_relative_to(common) or common.is_relative_to(folder)]
+
+
+def _is_within(change: Change, common: Path) -> bool:
+    """Return whether a change is one of files below a folder, no symlink on the way, and hidden ones beside them."""
+    parent = change.target.parent
+    hidden = [path for path in (change.staged, change.backup) if path is not None]
+    return Path(os.path.realpath(parent)).is_relative_to(os.path.realpath(common)) and all(
+        path.parent == parent and is_partial(path.name) for path in hidden
+    )
+
+
+def _not_ours(journal: Path) -> Unavailable:
+    return Unavailable(f"{journal}: no batch can have written this journal; look at it, and remove it")
 
 
 def _inode(path: Path) -> tuple[int, int] | None:
