@@ -93,6 +93,22 @@ def test_a_folder_of_journals_is_not_looked_for_behind_a_link(tmp_path: Path) ->
     assert _everything_in(outside) == ["record.xml"]
 
 
+def test_without_hard_links_a_failure_after_the_rename_leaves_the_new_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a file on a drive without hard links, which fails when the new content has taken its place
+    disk = DiskBackend(root=tmp_path)
+    disk.save(b"old", "record.xml")
+    monkeypatch.setattr(os, "link", _raise(errno.EOPNOTSUPP))
+    monkeypatch.setattr(atomic, "sync_folder", _raise(errno.EIO))
+    # When it is replaced
+    with pytest.raises(Unavailable):
+        disk.save(b"new", "record.xml", if_exists="replace")
+    # Then one of the two is there: nothing of the old could be kept to go back to
+    assert _everything_in(tmp_path) == ["record.xml"]
+    assert disk.load("record.xml") == b"new"
+
+
 def test_a_batch_takes_back_what_it_had_replaced(disk: DiskBackend, monkeypatch: pytest.MonkeyPatch) -> None:
     # Given two files, and a disk that is full when the second of three is published
     disk.save_batch([b"old 1", b"old 2"], ["1", "2"])

@@ -60,6 +60,8 @@ class Transaction:
         self._hidden: list[Path] = []
         self._folders: list[Path] = []
         self._changes: list[Change] = []
+        #: Targets whose old content could not be kept; taking back what replaced it would leave neither.
+        self._unkept: set[Path] = set()
         self._journal: Journal | None = None
 
     def __enter__(self) -> Self:
@@ -152,7 +154,7 @@ class Transaction:
     def _take_back(self) -> bool:
         """Return whether all is as it was; if not, the journal stays for the next opener, with what it needs."""
         try:
-            take_back(self._changes)
+            take_back(change for change in self._changes if change.target not in self._unkept)
             if self._journal is not None:
                 self._journal.discard()
         except OSError:
@@ -175,6 +177,7 @@ class Transaction:
             if error.errno not in NO_HARD_LINKS:
                 raise
             if not is_batch:  # a single rename needs no backup, and a copy of a large file costs
+                self._unkept.add(target)
                 return None
             self._copy(target, backup)
         return backup
