@@ -6,6 +6,7 @@ one is complete. A viewer backend keeps nothing: there the session is shown, and
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Iterable
@@ -224,7 +225,13 @@ def _names(artifacts: Iterable[Artifact]) -> list[tuple[Artifact, str]]:
 
 
 def _safe_part(part: str) -> str:
-    return part.replace("\\", "_").replace("\x00", "_")
+    safe = part.replace("\\", "_").replace("\x00", "_")
+    if safe == part:
+        return part
+    # Two files whose names differ only in that must not take each other's place; the suffix says what they are.
+    stem, dot, suffix = safe.rpartition(".")
+    key = hashlib.sha256(part.encode(errors="surrogateescape")).hexdigest()[:8]
+    return f"{stem}-{key}{dot}{suffix}" if stem else f"{safe}-{key}"
 
 
 def _record(context: ExportContext) -> Artifact:
