@@ -4,7 +4,8 @@ A class with the seed's five members (`ExportDestination`, NexusLIMS's protocol)
 them is optional and buys certainty: the engine relies on it after a crash or a lost answer.
 
 - ``export`` MUST NOT report success before the destination confirmed the record. It MAY be async. It MAY raise any
-  error of `labrelay.errors.DeliveryError`; whatever else it raises after it may have sent counts as doubtful.
+  error of `labrelay.errors.DeliveryError`; whatever else it raises counts as doubtful, but for a refused connection
+  and an unknown host. One that meets these after an earlier request went through MUST raise `OutcomeUnknown` instead.
 - ``find`` MUST return the result of an earlier send of this very revision if the destination has it, whole, and
   None if it certainly has not. It MUST raise if it cannot tell.
 - ``idempotent`` MUST be True only if sending the same context again cannot make a second object.
