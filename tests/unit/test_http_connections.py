@@ -118,6 +118,26 @@ def test_a_request_is_whole_and_its_connection_is_used_again() -> None:
     run(scenario)
 
 
+def test_a_header_is_sent_once_however_it_is_spelled() -> None:
+    async def scenario() -> None:
+        async with serving(OK) as (server, _):
+            # Given a client with headers of its own, among them those that every request has
+            own = {"host": "lab.example", "accept": "text/plain", "authorization": "Token 1", "content-type": "a/b"}
+            connections = Connections(TlsOptions().ssl_context, 2.0, own)
+            # When a request has a type of its own, and its address a user
+            url = f"http://me:secret@127.0.0.1:{server.port}/"
+            await connections.request("POST", url, {"Content-Type": "application/json"}, b"{}")
+            await connections.close()
+        # Then each is there once: the client's, or the request's
+        _, *lines = server.requests[0].decode().partition("\r\n\r\n")[0].split("\r\n")
+        sent = [tuple(line.lower().split(": ")) for line in lines]
+        assert len(sent) == len(dict(sent))
+        wanted = own | {"content-type": "application/json", "authorization": "token 1", "content-length": "2"}
+        assert wanted.items() <= dict(sent).items()
+
+    run(scenario)
+
+
 def test_a_request_that_is_under_way_at_the_close_leaves_no_connection_open() -> None:
     async def scenario() -> None:
         # Given a request whose answer takes its time

@@ -95,8 +95,8 @@ class Connections:
     def __init__(self, tls: Callable[[], ssl.SSLContext], timeout: float, headers: Mapping[str, str]) -> None:
         self._tls, self._timeout = cache(tls), timeout
         self._headers = {"User-Agent": "labrelay", "Accept": "*/*", **headers}
-        #: Header lines by what a request gives itself: put together once, not for every request.
-        self._fixed: dict[tuple[str | None, tuple[str, ...]], str] = {}
+        #: Header lines by where a request goes and what it gives itself: put together once, not for every request.
+        self._fixed: dict[tuple[str, str | None, tuple[str, ...]], str] = {}
         self._idle: defaultdict[tuple[str, str, int], deque[Connection]] = defaultdict(deque)
         self._expiry = Expiry(_expire)
         self._closed = False
@@ -169,19 +169,24 @@ class Connections:
         return connection
 
     def _head(self, method: str, place: Place, headers: Mapping[str, str], length: int) -> bytes:
-        question = place.authorization, tuple(headers)
+        question = place.host_header, place.authorization, tuple(headers)
         fixed = self._fixed.get(question)
         if fixed is None:
             fixed = self._fixed[question] = self._fixed_lines(place, headers)
-        start = f"{method} {place.target} HTTP/1.1\r\nHost: {place.host_header}\r\nContent-Length: {length}\r\n"
-        return f"{start}{fixed}{_lines(headers)}\r\n".encode()
+        start = f"{method} {place.target} HTTP/1.1\r\n{fixed}Content-Length: {length}\r\n"
+        return f"{start}{_lines(headers)}\r\n".encode()
 
     def _fixed_lines(self, place: Place, given: Mapping[str, str]) -> str:
         """Return the headers that are the same for every request that gives these others itself."""
-        every = dict(self._headers)
+        own = {"Host": place.host_header}
         if place.authorization is not None:
-            every.setdefault("Authorization", place.authorization)
-        return _lines({name: value for name, value in every.items() if name not in given})
+            own["Authorization"] = place.authorization
+        # Each once, however it is spelled, and the more special one: servers refuse two of Host, and of others they
+        # take either.
+        every = {name.lower(): (name, value) for name, value in (own | self._headers).items()}
+        for name in given:
+            every.pop(name.lower(), None)
+        return _lines(dict(every.values()))
 
 
 def _lines(headers: Mapping[str, str]) -> str:
