@@ -18,7 +18,7 @@ import requests
 import trustme
 from aiohttp import web
 from tests.servers.base import TestServer
-from urllib3.util import Retry
+from urllib3.util import Retry, Timeout
 
 from labrelay.context import ExportContext
 from labrelay.errors import (
@@ -162,15 +162,18 @@ def test_a_request_with_an_effect_is_never_repeated(server: tuple[Taker, str], c
     assert len(taker.faults.seen) == 1
 
 
-def test_a_request_without_a_timeout_gets_one(server: tuple[Taker, str], context: ExportContext) -> None:
-    # Given a class without timeouts, and a silent server
+@pytest.mark.parametrize("timeout", [None, 60, (5, None), Timeout(60)], ids=["none", "long", "pair", "object"])
+def test_a_request_lasts_no_longer_than_its_call(
+    server: tuple[Taker, str], context: ExportContext, timeout: Any
+) -> None:
+    # Given a class without timeouts, or with longer ones, and a silent server
     taker, url = server
     taker.faults.plan(Fault("hang"))
     returned = threading.Event()
 
     def export(_: ExportContext) -> None:
         try:
-            requests.get(url, timeout=None)
+            requests.get(url, timeout=timeout)
         finally:
             returned.set()
 

@@ -207,7 +207,9 @@ def _redacting(factory: Callable[..., logging.LogRecord]) -> Callable[..., loggi
 
 def _bounded(timeout: Any, left: float) -> tuple[float, float]:
     """Return connect and read timeouts: what the class wants, but never longer than the call may take."""
-    connect, read = timeout if isinstance(timeout, tuple) else (timeout, timeout)
+    given = timeout if isinstance(timeout, tuple) else (timeout, timeout)
+    # The library takes an object of its own, too, which cannot be compared; the time of the call bounds that one.
+    connect, read = (seconds if isinstance(seconds, int | float) else None for seconds in given)
     return min(connect or _CONNECT_SECONDS, left), min(read or left, left)
 
 
