@@ -265,7 +265,14 @@ def test_a_status_says_what_to_do(lab: Lab, context: ExportContext, status: int,
 @pytest.mark.parametrize("name", ["Retry-After", "retry-after"])
 @pytest.mark.parametrize(
     ("value", "seconds"),
-    [("120", 120.0), ("0", 0.0), ("-5", 0.0), ("soon", None), ("Wed, 21 Oct 2015 07:28:00 GMT", 0.0)],
+    [
+        ("120", 120.0),
+        ("0", 0.0),
+        ("-5", 0.0),
+        ("soon", None),
+        ("1 Jan 99999999999 0:0:0", None),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0.0),
+    ],
 )
 def test_the_pause_a_receiver_asks_for_is_read(
     lab: Lab, context: ExportContext, name: str, value: str, seconds: float | None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import email.utils
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,8 +81,9 @@ def error_of(answer: Answer, *, safe: bool = False) -> DeliveryError | None:
 def _retry_after(value: str | None) -> float | None:
     if value is None:
         return None
-    try:
+    with suppress(ValueError):
         return max(0.0, float(value))
-    except ValueError:
+    with suppress(OverflowError, ValueError):  # reads like a date, and is none
         parsed = email.utils.parsedate_tz(value)
         return None if parsed is None else max(0.0, email.utils.mktime_tz(parsed) - time.time())
+    return None
