@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import time
 import weakref
 from collections.abc import Callable, Coroutine, Iterator
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import fakeredis
@@ -944,6 +946,28 @@ def test_a_receipt_waits_until_redis_is_back(desk: Desk, monkeypatch: pytest.Mon
     desk.run(both())
     # Then it is in the ledger
     assert "r:cdcs" in desk.row()
+
+
+def test_a_claim_that_waited_for_redis_has_its_whole_lease(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a server that is away for a minute when a worker claims
+    monkeypatch.setattr(worker_ledger, "_FIRST_PAUSE", 0.0)
+    desk.submit()
+    run, behind = ScriptGroups.run, [60.0]
+
+    async def away(scripts: ScriptGroups, *arguments: Any, **options: Any) -> Any:
+        if behind[0]:
+            behind[0] = 0.0
+            raise ResponseError("@user_script: 7: -LOADING Redis is loading the dataset in memory")
+        return await run(scripts, *arguments, **options)
+
+    monkeypatch.setattr(ScriptGroups, "run", away)
+    monkeypatch.setattr(worker_ledger, "time", SimpleNamespace(monotonic=lambda: time.monotonic() - behind[0]))
+
+    # When the claim succeeds
+    job = desk.claim(desk.worker())
+    # Then it may send, and it knows what time it is
+    job.require_lease()
+    assert abs(job.now() * 1000 - desk.now_ms()) < 30_000
 
 
 def test_a_restarted_redis_gets_its_scripts_again(desk: Desk) -> None:

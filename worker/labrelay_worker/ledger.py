@@ -125,10 +125,17 @@ class WorkerLedger:
         Why not is one of ``missing``, ``finished``, ``leased``, ``later``, ``suspect`` (it was running when several
         workers died; its turn comes) or ``poisoned`` (parked, because it killed its worker too often).
         """
-        asked_at = time.monotonic()
+        asked_at = 0.0
+
+        def leaving() -> Sequence[str]:
+            # Of the call that is answered: those that Redis was away for would have eaten up the lease.
+            nonlocal asked_at
+            asked_at = time.monotonic()
+            return named
+
         lease_ms, wanted = int(self.lease_seconds * 1000), (places.free, places.reserve, places.left)
         used_up, to_ring, now, *answers = await self._run(
-            "claim", self.owner, lease_ms, self._poison_limit, *wanted, *named
+            "claim", self.owner, lease_ms, self._poison_limit, *wanted, late=leaving
         )
         claims = []
         for export_id, answer, *rest in answers:
