@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import fakeredis
 import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import OutOfMemoryError, ReadOnlyError, ResponseError
 
 from labrelay.context import ExportContext
@@ -25,7 +26,7 @@ from labrelay.strategies import Strategy
 from labrelay_worker import ledger as worker_ledger
 from labrelay_worker.batching import ScriptGroups
 from labrelay_worker.claimed import LedgerJob
-from labrelay_worker.ledger import Claim, WorkerLedger
+from labrelay_worker.ledger import Claim, Places, WorkerLedger
 
 KEYS = Keys("test:")
 T = TypeVar("T")
@@ -968,6 +969,38 @@ def test_a_claim_that_waited_for_redis_has_its_whole_lease(desk: Desk, monkeypat
     # Then it may send, and it knows what time it is
     job.require_lease()
     assert abs(job.now() * 1000 - desk.now_ms()) < 30_000
+
+
+@pytest.mark.parametrize("named", [[], ["export-1"]])
+def test_a_claim_whose_answer_was_lost_is_not_lost(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, named: list[str]
+) -> None:
+    # Given more exports than a worker has places, and a server whose answers do not arrive for a while
+    monkeypatch.setattr(worker_ledger, "_FIRST_PAUSE", 0.0)
+    for number in (1, 2, 3):
+        desk.submit(number)
+    run, lost = ScriptGroups.run, [RedisConnectionError("only 0 of 1 replicas confirmed the write")] * 7
+
+    async def silent(scripts: ScriptGroups, *arguments: Any, **options: Any) -> Any:
+        answer = await run(scripts, *arguments, **options)
+        if lost:
+            for row in desk.redis.keys(KEYS.export("*")):  # meanwhile the lease of whatever was claimed ends
+                desk.redis.hset(row, "lease_until", 1)
+            raise lost.pop()
+        return answer
+
+    monkeypatch.setattr(ScriptGroups, "run", silent)
+
+    # When it claims until it is answered
+    taken = desk.run(desk.worker().take(named, Places(free=0 if named else 1, left=0 if named else 64)))
+    # Then it has what it claimed at first and nothing else, and that did not kill anybody
+    assert [claim.export_id for claim in taken.claims] == ["export-1"]
+    assert taken.refused == {}
+    assert desk.ledger.counts()[ExportState.RUNNING] == 1
+    assert "crashes" not in desk.row()
+    assert desk.row()["runs"] == "1"
+    # And nobody else gets it
+    assert desk.run(desk.worker("worker-2").claim("export-1")) == "leased"
 
 
 def test_a_restarted_redis_gets_its_scripts_again(desk: Desk) -> None:

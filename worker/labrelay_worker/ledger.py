@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -125,13 +126,13 @@ class WorkerLedger:
         Why not is one of ``missing``, ``finished``, ``leased``, ``later``, ``suspect`` (it was running when several
         workers died; its turn comes) or ``poisoned`` (parked, because it killed its worker too often).
         """
-        asked_at = 0.0
+        asked_at, asked, number = 0.0, 0, uuid.uuid4().hex
 
-        def leaving() -> Sequence[str]:
+        def leaving() -> Sequence[str | int]:
             # Of the call that is answered: those that Redis was away for would have eaten up the lease.
-            nonlocal asked_at
-            asked_at = time.monotonic()
-            return named
+            nonlocal asked_at, asked
+            asked_at, asked = time.monotonic(), asked + 1
+            return [number, int(asked > 1), *named]
 
         lease_ms, wanted = int(self.lease_seconds * 1000), (places.free, places.reserve, places.left)
         used_up, to_ring, now, *answers = await self._run(

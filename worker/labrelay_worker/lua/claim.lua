@@ -1,5 +1,7 @@
 -- Claim exports: first those that are named, then those that are ready, the urgent ones before all.
--- ARGV: prefix owner lease_ms poison_limit free reserve left id*
+-- ARGV: prefix owner lease_ms poison_limit free reserve left call again id*
+-- `again`: 1 where this call was made before and its answer may have been lost: what it claimed then comes first, for
+-- nobody works on it, and no worker died with it.
 -- `free`: how many are taken of those that are ready; `reserve`: how many urgent ones more. `left`: how many this
 -- wake-up is still good for; 0: it only names exports, as those of older releases do; -1: nobody was woken.
 -- Answers {wake-up used up 1/0, wake-ups to publish, now, answer*}; an answer is {id, 'claimed', row as a flat list} or
@@ -9,6 +11,7 @@ local owner, lease, poison_limit = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 -- again and again is the cause. Suspects run a handful at a time. Each one that survives lets one more run beside the
 -- others, so handfuls double; a death leaves one place, and who died in a handful runs alone from then on.
 local suspicious = 2
+local holder = owner .. ' ' .. ARGV[8]
 local now = now_ms()
 
 local function runs_alone(crashes) return crashes > suspicious or crashes >= poison_limit - 1 end
@@ -77,7 +80,7 @@ local function claim(id)
   end
 
   local detail = state == 'running' and 'after the lease of another worker ended' or ''
-  redis.call('HSET', key, 'token', text((row[7] or 0) + 1), 'runs', text((row[8] or 0) + 1), 'lease_owner', owner,
+  redis.call('HSET', key, 'token', text((row[7] or 0) + 1), 'runs', text((row[8] or 0) + 1), 'lease_owner', holder,
     'lease_until', text(now + lease), 'state', 'running', 'updated', text(now),
     unpack(state == 'running' and {'crashes', crashes} or {}))
   move_index(id, state, 'running', now)
@@ -86,16 +89,36 @@ local function claim(id)
   return {id, 'claimed', redis.call('HGETALL', key)}
 end
 
+local function claim_again()
+  local found = {}
+  for _, id in ipairs(redis.call('ZRANGE', prefix .. 'state:running', 0, -1)) do
+    local key = row_key(id)
+    if redis.call('HGET', key, 'lease_owner') == holder then
+      redis.call('HSET', key, 'lease_until', text(now + lease))
+      set_due(id, now + lease)
+      unmake_ready(id, priority_of(id))
+      found[#found + 1], found[id] = id, {id, 'claimed', redis.call('HGETALL', key)}
+    end
+  end
+  return found
+end
+
 local free, reserve, left = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 local answers = {0, 0, text(now)}
-for i = 8, #ARGV do answers[#answers + 1] = claim(ARGV[i]) end
+local known = ARGV[9] == '1' and claim_again() or {}
+for _, id in ipairs(known) do answers[#answers + 1] = known[id] end
+for i = 10, #ARGV do
+  if not known[ARGV[i]] then answers[#answers + 1] = claim(ARGV[i]) end
+end
 if left == 0 then return answers end
 local counted = left > 0
 if not counted then left = exports_per_wake_up end
 
+-- Those of an earlier call have the places that this one asks for.
+if #known > 0 then free, reserve = 0, 0 end
 free = math.min(free, left)
 reserve = math.min(reserve, left - free)
-local taken = #ARGV - 7
+local taken = #answers - 3
 for _, priority in ipairs(priorities) do
   local places = priority == 'urgent' and free + reserve or free
   if places > 0 then
