@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -24,6 +25,7 @@ from labrelay.errors import (
 from labrelay.priorities import Priority
 from labrelay.results import Delivery, DeliveryState, DestinationInfo, ExportResult, ExportState, Receipt, utc_now
 from labrelay.strategies import Strategy, Verdict
+from labrelay_worker import engine
 from labrelay_worker.engine import Policy, run_export
 from labrelay_worker.inline import InlineJob, export_inline
 from labrelay_worker.planning import Hold
@@ -349,6 +351,70 @@ def test_independent_destinations_run_side_by_side(context: ExportContext) -> No
     verdict = run(job, a, b)
     # Then neither waited for the other to end
     assert verdict.state is ExportState.DELIVERED
+
+
+class Moving(Job):
+    """An export whose clock goes on."""
+
+    def now(self) -> float:
+        return NOW + time.monotonic()
+
+
+def test_a_call_that_hangs_holds_up_no_retry_of_another_destination(context: ExportContext) -> None:
+    # Given one destination that answers nothing until the other, which fails at first, has the record
+    answers = asyncio.Event()
+
+    async def second_try() -> None:
+        if b.attempts == [1, 2]:
+            answers.set()
+
+    a, b = Host("a", before=answers.wait), Host("b", Transient("busy"), before=second_try)
+    job = Moving(context, "all", a, b)
+    # When the export runs, then the other is tried again meanwhile
+    run(job, a, b, policy=Policy(retry=RetryPolicy(first_delay=0.02), jitter=lambda: 0.5))
+    assert job.log[-4:] == ["send b", "receipt b", "receipt a", "settle delivered"]
+
+
+def test_a_call_that_hangs_holds_up_no_destination_that_takes_deliveries_again(
+    context: ExportContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given one destination that answers nothing until the other, which takes nothing at first, has the record
+    monkeypatch.setattr(engine, "_LOOK_EVERY", 0.01)
+    answers = asyncio.Event()
+
+    class Closed(Host):
+        looks = 0
+
+        def held(self) -> Hold | None:
+            self.looks += 1
+            return Hold(job.now() + 900, "unavailable", whole_destination=True) if self.looks < 3 else None
+
+    async def opened() -> None:
+        answers.set()
+
+    a, b = Host("a", before=answers.wait), Closed("b", before=opened)
+    job = Moving(context, "all", a, b)
+    # When the export runs, then the other has it as soon as it takes deliveries again
+    run(job, a, b)
+    assert job.log[-4:] == ["send b", "receipt b", "receipt a", "settle delivered"]
+
+
+def test_what_waits_for_a_running_call_costs_no_look(context: ExportContext) -> None:
+    # Given an entry that waits for the record it links to, which is being sent
+    task: list[object] = []
+
+    async def note() -> None:
+        task.append(asyncio.current_task())
+
+    a, b = Host("a", priority=90, before=note), Host("b", waits_for=("a",))
+    job = Moving(context, "all", a, b)
+
+    # When the export runs, then the record is sent in the export's own task
+    async def one() -> None:
+        await run_export(job, {"a": a, "b": b}, POLICY, lambda: False)
+        assert task == [asyncio.current_task()]
+
+    asyncio.run(one())
 
 
 def test_a_result_of_an_earlier_run_is_visible(context: ExportContext) -> None:

@@ -71,7 +71,7 @@ def test_a_link_waits_until_the_other_is_settled() -> None:
     steps = plan((info("a"), retry), (info("b", waits_for=("a",)), PENDING))
     # Then it waits for that
     assert steps.start == ()
-    assert steps.held["b"] == Hold(NOW + 60, "waits for a")
+    assert steps.held["b"] == Hold(NOW + 60, "waits for a", awaits=("a",))
 
 
 def test_a_link_waits_no_longer_than_link_wait() -> None:

@@ -59,6 +59,27 @@ def test_a_lone_one_runs_in_the_task_that_waits_for_it() -> None:
     run(scenario)
 
 
+def test_whoever_has_other_things_to_do_waits_no_longer_than_it_says() -> None:
+    async def scenario() -> None:
+        # Given a single call that does not end by itself
+        calls, door, ended = SideBySide(), asyncio.Event(), list[bool]()
+
+        async def call() -> None:
+            await door.wait()
+            ended.append(True)
+
+        calls.add(call())
+        # When it is waited for no longer than a moment, then it still runs
+        await calls.one_ended(within=0.01)
+        assert calls
+        door.set()
+        await calls.one_ended(within=5)
+        assert ended == [True]
+        assert not calls
+
+    run(scenario)
+
+
 def test_what_one_raises_is_raised_and_stopping_ends_the_others() -> None:
     async def scenario() -> None:
         # Given one that fails, one that hangs and one that has not begun

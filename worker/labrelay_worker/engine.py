@@ -22,6 +22,9 @@ from labrelay_worker.planning import Hold, NextSteps, next_steps, onlookers
 from labrelay_worker.retrying import RetryPolicy, after_failure
 from labrelay_worker.sidebyside import SideBySide
 
+#: Seconds between two looks of an export with calls under way for what may start beside them.
+_LOOK_EVERY = 5.0
+
 
 class Job(Protocol):
     """One claimed export. Writes raise `LeaseLost` when another worker owns it by now."""
@@ -144,9 +147,21 @@ async def run_export(job: Job, hosts: Mapping[str, Host], policy: Policy, stoppi
                         sending.add(step(job, hosts[name], context, before, policy))
             if not sending:
                 return await _settle(job, steps, policy, onlookers(ordered))
-            await sending.one_ended()
+            await sending.one_ended(_until_next_look(job, steps))
     finally:
         await sending.stop()
+
+
+def _until_next_look(job: Job, steps: NextSteps) -> float | None:
+    """Return in how many seconds something may start beside the calls under way; one that hangs holds up no other."""
+    held = [*steps.held.values(), *steps.held_links.values()]
+    # What waits for a call under way starts when that has ended, not sooner.
+    ends = [h.until for h in held if all(job.deliveries[n].state is not DeliveryState.SENDING for n in h.awaits)]
+    if not ends:
+        return None
+    # Nobody tells a running export that a destination takes deliveries again, so it looks now and then.
+    left = min(ends) - job.now()
+    return min(left, _LOOK_EVERY) if left > 0 else _LOOK_EVERY
 
 
 async def _deliver(job: Job, host: Host, context: ExportContext, before: Delivery, policy: Policy) -> None:

@@ -21,6 +21,8 @@ class Hold(NamedTuple):
     reason: str
     #: The destination as a whole takes nothing: whoever ends that makes every delivery it held due at once.
     whole_destination: bool = False
+    #: Destinations of the same export that it waits for.
+    awaits: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,8 @@ def _waits(
     holds: dict[str, Hold] = {}
     for name, awaited in waiting.items():
         retries = [at for n in awaited if (at := deliveries[n].retry_at) is not None and at > now]
-        holds[name] = Hold(min([max(given_up_at, now), *retries]), f"waits for {' and '.join(awaited)}")
+        until = min([max(given_up_at, now), *retries])
+        holds[name] = Hold(until, f"waits for {' and '.join(awaited)}", awaits=tuple(awaited))
     return holds
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from contextlib import suppress
 from typing import Any
 
 
@@ -22,16 +23,27 @@ class SideBySide:
         """Take one along; it begins when `one_ended` is awaited."""
         self._new.append(coroutine)
 
-    async def one_ended(self) -> None:
-        """Wait until at least one has ended, and raise what it raised."""
-        if len(self._new) == 1 and not self._running:
+    async def one_ended(self, within: float | None = None) -> None:
+        """Wait until at least one has ended, and raise what it raised.
+
+        Parameters
+        ----------
+        within
+            Seconds after which whoever waits has other things to do; None: it has none.
+        """
+        if within is None and len(self._new) == 1 and not self._running:
             # The usual case: it needs no task of its own.
             await self._new.pop()
             return
         self._running |= {self._started(coroutine) for coroutine in self._new}
         self._new.clear()
         # An event costs a fifth of `asyncio.wait`.
-        await self._ended.wait()
+        if within is None:
+            await self._ended.wait()
+        else:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(within):
+                    await self._ended.wait()
         self._ended.clear()
         for task in [task for task in self._running if task.done()]:
             self._running.discard(task)
