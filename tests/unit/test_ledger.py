@@ -22,6 +22,7 @@ from labrelay.errors import LeaseLost, LedgerUnavailable, NoSuchExport, Transien
 from labrelay.ledger import Answer, Entry, Ledger
 from labrelay.names import Keys
 from labrelay.results import Delivery, DeliveryState, ExportState, Receipt, WorkerInfo, utc_now
+from labrelay.scripts import script_source
 from labrelay.strategies import Strategy
 from labrelay_worker import ledger as worker_ledger
 from labrelay_worker.batching import ScriptGroups
@@ -109,6 +110,12 @@ async def confirm(job: LedgerJob, receipt: Receipt) -> None:
     """Write a receipt and wait until it is in the ledger."""
     await job.write_receipt(receipt.destination, receipt)
     await job.written()
+
+
+def replay(desk: Desk) -> None:
+    """Give export 1 back to the workers."""
+    script = desk.redis.register_script(script_source("labrelay", "replay"))
+    assert script(args=[KEYS.prefix, "export-1", "", "somebody", 30_000])[0] == "replayed"
 
 
 def events(desk: Desk, number: int = 1) -> list[str]:
@@ -253,6 +260,39 @@ def test_a_new_revision_starts_when_the_old_lease_would_have_ended(desk: Desk, t
     assert desk.run(desk.worker("worker-2").claim("export-1")) == "later"
     assert float(desk.row()["not_before"]) == lease_until
     assert desk.due()["export-1"] >= lease_until
+
+
+@pytest.mark.parametrize("again", ["replayed", "replaced"])
+def test_a_cancel_between_does_not_let_a_new_revision_begin_sooner(desk: Desk, again: str) -> None:
+    # Given a worker that is sending a revision that was replaced
+    desk.submit()
+    desk.claim(desk.worker())
+    lease_until = float(desk.row()["lease_until"])
+    desk.submit(content="b", replace=True)
+    # When the new one is cancelled and started again
+    assert desk.ledger.cancel("export-1") == "cancelled"
+    if again == "replayed":
+        replay(desk)
+    else:
+        desk.submit(content="b", replace=True)
+    # Then no other worker begins before the old one is certain to have stopped
+    assert desk.run(desk.worker("worker-2").claim("export-1")) == "later"
+    assert desk.due()["export-1"] >= lease_until
+
+
+@pytest.mark.parametrize("by_worker", [True, False])
+def test_a_cancel_ends_a_back_off(desk: Desk, *, by_worker: bool) -> None:
+    # Given an export in back-off that was cancelled, at once or while its worker gave it back
+    desk.submit()
+    job = desk.claim(desk.worker())
+    if by_worker:
+        desk.ledger.cancel("export-1")
+    desk.run(job.settle(ExportState.WAITING, "later", not_before=job.now() + 900))
+    if not by_worker:
+        desk.ledger.cancel("export-1")
+    # When it is replayed, then it may start at once
+    replay(desk)
+    assert isinstance(desk.run(desk.worker().claim("export-1")), Claim)
 
 
 def test_replacing_a_waiting_export_does_not_keep_its_back_off(desk: Desk) -> None:

@@ -69,6 +69,10 @@ class Model:
         self.state, self.lease, self.cancel, self.crashes = state, False, False, 0
 
 
+#: A revision that waits for the lease of the one before does so over a cancel.
+HELD = (ExportState.QUEUED, ExportState.CANCELLED)
+
+
 class Crash(Exception):
     """The process died here."""
 
@@ -127,7 +131,7 @@ class LedgerMachine(RuleBasedStateMachine):
             assert answer.outcome == "conflict"
         else:
             assert answer.outcome == "replaced"
-            model.held = model.lease or (model.state is ExportState.QUEUED and model.held)
+            model.held = model.lease or (model.state in HELD and model.held)
             model.next_owner(ExportState.QUEUED)
             model.previous |= model.receipts
             model.receipts = set()
@@ -164,8 +168,8 @@ class LedgerMachine(RuleBasedStateMachine):
             return
         assert done.is_done
         assert set(doubts_of(letter)) == set(model.intents)
+        model.held = model.state in HELD and model.held
         model.next_owner(ExportState.QUEUED)
-        model.held = False
         if assume == "delivered":
             for name, revision in model.intents.items():
                 (model.receipts if revision == model.revision else model.previous).add(name)

@@ -13,6 +13,8 @@ if state == 'running' and tonumber(row[2] or '0') > now then
 end
 redis.call('HINCRBY', key, 'token', 1)
 redis.call('HDEL', key, 'lease_owner', 'lease_until', 'cancel')
+-- That of a queued one stays for whoever starts it again: a worker may still be sending the revision before.
+if state ~= 'queued' then redis.call('HSET', key, 'not_before', 0) end
 move_state(id, state, 'cancelled', now)
 unset_due(id)
 unmake_ready(id, priority_of(id))

@@ -5,7 +5,8 @@
 -- 'settled' (there is no such doubt), or the state that cannot be replayed.
 local id, updated, by, grace = ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
 local now, key = now_ms(), row_key(id)
-local row = redis.call('HMGET', key, 'state', 'updated', 'revision', 'session', 'instrument', 'strategy')
+local row = redis.call('HMGET', key, 'state', 'updated', 'revision', 'session', 'instrument', 'strategy',
+  'not_before')
 local state = row[1]
 if not state then return {'missing'} end
 if state ~= 'dead' and state ~= 'unknown' and state ~= 'cancelled' then return {state} end
@@ -21,10 +22,12 @@ for _, field in ipairs(redis.call('HKEYS', key)) do
 end
 redis.call('HINCRBY', key, 'token', 1)
 redis.call('HDEL', key, 'lease_owner', 'lease_until', 'cancel', 'summary', 'crashes', 'cause')
-redis.call('HSET', key, 'not_before', 0)
+-- Cancelled while a worker was still sending the revision before: it starts when that one's lease would have ended.
+local not_before = state == 'cancelled' and tonumber(row[7] or '0') or 0
+redis.call('HSET', key, 'not_before', text(not_before))
 move_state(id, state, 'queued', now)
-set_due(id, now + grace)
-make_ready(id, priority_of(id), now)
+set_due(id, math.max(now + grace, not_before))
+if not_before <= now then make_ready(id, priority_of(id), now) end
 note(id, now, cjson.encode({event = 'replayed', worker = by, detail = 'it was ' .. state}))
 for i = 6, #ARGV, 2 do
   local name, receipt = ARGV[i], ARGV[i + 1]

@@ -72,7 +72,8 @@ local function submit(id, digest, context, strategy, destinations, session, inst
   local tombstone = not old[1] and archived[id]
   if tombstone then
     tombstone = cjson.decode(tombstone)
-    old = {tombstone.state, tombstone.digest, tombstone.strategy, tombstone.destinations, tombstone.revision}
+    old = {tombstone.state, tombstone.digest, tombstone.strategy, tombstone.destinations, tombstone.revision, nil,
+      tombstone.not_before}
   end
   local state, revision = old[1], tonumber(old[5] or '0')
   if not state then
@@ -103,9 +104,9 @@ local function submit(id, digest, context, strategy, destinations, session, inst
   local not_before = 0
   -- A worker may still be sending the old revision: its token is void at once, and the new one starts when its
   -- lease would have ended. Its open intents stay, so that doubtful sends are asked about, not repeated.
-  -- A revision that was itself waiting for that is followed by one that waits as long.
+  -- A revision that was itself waiting for that is followed by one that waits as long, a cancel between them or not.
   if state == 'running' then not_before = tonumber(old[6] or '0') end
-  if state == 'queued' then not_before = tonumber(old[7] or '0') end
+  if state == 'queued' or state == 'cancelled' then not_before = tonumber(old[7] or '0') end
   local packed = tombstone and tombstone.packed or redis.call('GET', packed_key(id))
   if packed then
     redis.call('HSET', key, 'earlier', packed)

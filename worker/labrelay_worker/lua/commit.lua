@@ -41,7 +41,7 @@ local function commit(id, token, first, last)
       local at, summary = string.match(value, '^(%d+) (.*)$')
       if row[3] == '1' and (name == 'queued' or name == 'waiting') then
         -- The cancel came after the worker's last look; 'cancelling' was answered, so it holds.
-        name = 'cancelled'
+        name, at = 'cancelled', '0'
         notes[#notes + 1] = cjson.encode({event = 'cancelled'})
       end
       for _, field in ipairs({'lease_owner', 'lease_until', 'cancel', 'crashes'}) do gone[#gone + 1] = field end
