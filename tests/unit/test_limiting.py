@@ -13,12 +13,14 @@ import pytest
 from labrelay.errors import InvalidInput, RateLimited
 from labrelay.names import Keys
 from labrelay.scripts import script_source
+from labrelay_worker import limiting
 from labrelay_worker.accounts import SharedAccount
 from labrelay_worker.batching import ScriptGroups
 from labrelay_worker.destinations.base import Limits
 from labrelay_worker.limiting import SCRIPTS, AccountLimiter, account_key
 
 KEYS = Keys("labrelay:")
+PLACES = f"{KEYS.prefix}places:{account_key('portal')}"
 
 
 def with_limiters(scenario: Callable[..., Awaitable[None]], server: fakeredis.FakeServer | None = None) -> None:
@@ -157,5 +159,44 @@ def test_a_blocking_plugin_awaits_the_pace_from_the_loop_of_its_own_thread():
         await asyncio.to_thread(asyncio.run, account.pace())
         # Then it has waited for it
         assert time.monotonic() - began > 0.1
+
+    with_limiters(scenario)
+
+
+def test_who_is_cut_off_while_its_time_comes_gives_its_place_back():
+    async def scenario(redis: fakeredis.FakeAsyncRedis, one: AccountLimiter, two: AccountLimiter) -> None:
+        # Given a single place, and somebody who has it and waits for the pace
+        limits = Limits(concurrent=1, per_second=1)
+        async with one.call("portal", limits):
+            pass
+
+        async def call() -> None:
+            async with one.call("portal", limits):
+                raise AssertionError("its time has not come")
+
+        waits = asyncio.create_task(call())
+        while not await redis.zcard(PLACES):
+            await asyncio.sleep(0.001)
+        # When it is cut off, as at a shutdown
+        waits.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waits
+        # Then another worker has the place at once, not when its lease ends
+        assert not await redis.zcard(PLACES)
+
+    with_limiters(scenario)
+
+
+def test_locks_of_single_records_leave_nothing_behind(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(limiting, "_REMEMBERED", 3)
+
+    async def scenario(redis: object, one: AccountLimiter, two: AccountLimiter) -> None:
+        # Given a destination that locks each record, when it delivers many
+        account = SharedAccount(one, "portal", Limits())
+        for number in range(10):
+            async with account.lock(f"record {number}"):
+                pass
+        # Then the process does not remember all of them
+        assert len(one._duration) == 3
 
     with_limiters(scenario)

@@ -12,7 +12,6 @@ import hashlib
 import logging
 import time
 import uuid
-from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -33,6 +32,8 @@ REQUEST_PATIENCE = 30.0
 _FIRST_LOOK, _LONGEST_LOOK = 0.02, 0.25
 #: Weight of the newest call in the mean duration.
 _NEWEST = 0.2
+#: Seconds that a call is thought to last until one has ended, and for how many accounts it is remembered.
+_FIRST_DURATION, _REMEMBERED = 1.0, 1000
 
 
 class AccountLimiter:
@@ -52,7 +53,8 @@ class AccountLimiter:
         self._scripts, self._keys = scripts, keys
         self._lease_ms = max(1, int(lease_seconds * 1000))
         self._holders: dict[str, str] = {}
-        self._duration: defaultdict[str, float] = defaultdict(lambda: 1.0)
+        #: Mean seconds of a call by account, of those used last.
+        self._duration: dict[str, float] = {}
 
     @asynccontextmanager
     async def call(self, name: str, limits: Limits, *, overtakes: bool = False) -> AsyncIterator[None]:
@@ -72,14 +74,19 @@ class AccountLimiter:
         account, holder = account_key(limits.account or name), uuid.uuid4().hex
         pace = 1 / limits.per_second if limits.per_second else 0.0
         patience = 2 * PATIENCE + pace if overtakes else PATIENCE
-        await self._reserve(account, limits, holder, patience=patience)
+        try:
+            await self._reserve(account, limits, holder, patience=patience)
+        except asyncio.CancelledError:
+            if limits.concurrent:
+                await self._free(account, holder)
+            raise
         began = time.monotonic()
         if limits.concurrent:
             self._holders[holder] = account
         try:
             yield
         finally:
-            self._duration[account] += _NEWEST * (time.monotonic() - began - self._duration[account])
+            self._note_duration(account, time.monotonic() - began)
             if self._holders.pop(holder, None):
                 await self._free(account, holder)
 
@@ -115,7 +122,8 @@ class AccountLimiter:
     async def _reserve(self, account: str, limits: Limits, holder: str, *, patience: float = PATIENCE) -> None:
         give_up_at, look = time.monotonic() + patience, _FIRST_LOOK
         interval = 1000 / limits.per_second if limits.per_second else 0.0
-        per_place = 1000 * self._duration[account] / limits.concurrent if limits.concurrent else 0.0
+        usual = 1000 * self._duration.get(account, _FIRST_DURATION)
+        per_place = usual / limits.concurrent if limits.concurrent else 0.0
         while True:
             left = max(0.0, give_up_at - time.monotonic())
             try:
@@ -137,6 +145,12 @@ class AccountLimiter:
                 raise RateLimited("the limit of its account is reached", retry_after=wait)
             await asyncio.sleep(min(look, left))
             look = min(look * 2, _LONGEST_LOOK)
+
+    def _note_duration(self, account: str, seconds: float) -> None:
+        before = self._duration.pop(account, _FIRST_DURATION)
+        self._duration[account] = before + _NEWEST * (seconds - before)
+        if len(self._duration) > _REMEMBERED:  # a lock of a single record is an account, too
+            del self._duration[next(iter(self._duration))]
 
     async def _free(self, account: str, holder: str) -> None:
         try:
