@@ -200,6 +200,34 @@ def test_a_process_whose_wake_ups_all_wait_looks_by_itself() -> None:
     run(scenario)
 
 
+def test_a_wake_up_ends_although_there_is_always_more_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        # Given a process with one thread of Celery, slow exports, and more of them than will ever be done
+        monkeypatch.setattr(intake, "_LATE_LOOK", 0.01)
+        monkeypatch.setattr(intake, "EXPORTS_PER_WAKE_UP", 2)
+        monkeypatch.setattr(intake, "_MOST_TOLD", 8)
+        names = [f"e{number}" for number in range(300)]
+        desk = Desk(Ledger(*names), places=4)
+        desk.held = set(names)
+
+        async def end_what_began() -> None:
+            for name in names:
+                await asyncio.sleep(0.01)
+                desk.finish(name)
+
+        ending = asyncio.create_task(end_what_began())
+        # When it is woken, then it tells of some and goes on with the last of them, whose end is told all the same
+        handled = await desk.intake.wake([], looks=True)
+        assert 8 <= len(handled.outcomes) <= 12
+        assert desk.ledger.ready
+        left = [outcome.export_id for outcome in handled.outcomes if outcome.state is ExportState.RUNNING]
+        assert left
+        await desk.until(lambda: desk.silence.told == left)
+        ending.cancel()
+
+    run(scenario)
+
+
 def test_no_wake_up_waits_for_a_destination_that_is_silent() -> None:
     async def scenario() -> None:
         # Given a wake-up with an export that only waits for an answer

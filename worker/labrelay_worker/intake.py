@@ -33,6 +33,9 @@ _BEHIND, _NEWEST = 0.002, 0.25
 _FEWER, _MORE, _LEAST = 0.9, 0.02, 1 / 6
 #: Seconds until a process whose wake-ups all wait for slow exports looks without being woken.
 _LATE_LOOK = 0.25
+#: Exports after which a wake-up that looks so ends and leaves those under way: it would go on for as long as there is
+#: a backlog, be seen by nobody meanwhile, and remember all it did.
+_MOST_TOLD = 4 * EXPORTS_PER_WAKE_UP
 _LEFT = "under way: no answer for a while; the ledger tells how it ends"
 
 
@@ -130,7 +133,7 @@ class Intake:
             await asyncio.wait(running, timeout=_LATE_LOOK)
             if done and (slow := [task for task in running if not task.done()]):
                 # Every thread of Celery may be waiting like this one, and nobody there to answer another wake-up.
-                if all(self._silence.holds(self._busy[task].export_id) for task in slow):
+                if len(tasks) >= _MOST_TOLD or all(self._silence.holds(self._busy[task].export_id) for task in slow):
                     break
                 tasks += await self._look_late()
         outcomes = [Outcome(export_id, "", f"nothing to do: {why}") for export_id, why in refused.items()]
