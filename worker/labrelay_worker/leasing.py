@@ -26,6 +26,11 @@ class Lease:
         self.export_id, self.token, self.until = export_id, token, until
         self.cancel_requested = cancel_requested
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether another worker owns the export, as far as is known."""
+        return self.until == float("-inf")
+
     def lose(self) -> None:
         """Take note that another worker owns the export."""
         self.until = float("-inf")

@@ -82,13 +82,14 @@ class Work:
             del self._running[job.export_id]
 
     async def keep_leases(self) -> None:
-        """Prolong the leases of what is under way until cancelled."""
+        """Prolong the leases of what is under way until cancelled; a call of an export that was lost is cut off."""
         while True:
             await asyncio.sleep(self._ledger.lease_seconds / 3)
             leases = [job.lease for job, _ in self._running.values()]
             try:
                 if leases:
                     await self._ledger.renew(leases)
+                    self._stop_what_was_lost()
             except Exception as error:  # noqa: BLE001  the leases run out by themselves if this goes on
                 _logger.warning("leases could not be renewed (%s); trying again", type(error).__name__)
 
@@ -106,15 +107,22 @@ class Work:
             task.cancel()
         return [task for _, task in running]
 
+    def _stop_what_was_lost(self) -> None:
+        # Whoever has it now asks how the call ended: the sooner that is certain, the truer is the answer.
+        for job, task in self._running.values():
+            if job.lease.is_lost:
+                task.cancel()
+
     async def _run(self, job: LedgerJob) -> Outcome:
         strategy, hosts = self._choices.hosts_of(job)
         job.choose(strategy, list(hosts))
         try:
             await run_export(job, hosts, self._policy, self._stopping)
         except LeaseLost:
-            _logger.warning("export %s is another worker's by now; nothing more is written here", job.export_id)
-            return Outcome(job.export_id, job.session, "lease lost: another worker goes on")
+            return _lost(job)
         except asyncio.CancelledError:
+            if job.lease.is_lost:
+                return _lost(job)
             return Outcome(job.export_id, job.session, await self._hand_back(job))
         except Exception as error:
             _logger.exception("export %s met an error in labrelay itself; it is tried again", job.export_id)
@@ -124,9 +132,16 @@ class Work:
         return Outcome(job.export_id, job.session, tell_job(job, state, summary), state=state)
 
     async def _hand_back(self, job: LedgerJob) -> str:
+        # What a cut-off call has sent may still be worked on: asked at once, its receiver would not know of it.
+        not_before = job.now() + self._policy.retry.first_delay if job.open_intents else 0.0
         try:
             async with asyncio.timeout(HAND_BACK_SECONDS):
-                await job.settle(ExportState.QUEUED, "handed back at shutdown")
+                await job.settle(ExportState.QUEUED, "handed back at shutdown", not_before=not_before)
         except (TimeoutError, LeaseLost, RedisError):
             return "its lease runs out by itself"
         return "handed back at shutdown"
+
+
+def _lost(job: LedgerJob) -> Outcome:
+    _logger.warning("export %s is another worker's by now; nothing more is written here", job.export_id)
+    return Outcome(job.export_id, job.session, "lease lost: another worker goes on")
