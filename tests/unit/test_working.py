@@ -12,6 +12,7 @@ import fakeredis
 import pytest
 
 from labrelay.context import ExportContext
+from labrelay.errors import InvalidInput
 from labrelay.ledger import Entry, Ledger
 from labrelay.names import Keys
 from labrelay.results import DestinationInfo, ExportState, Receipt, utc_now
@@ -63,14 +64,17 @@ class Desk:
         self.ledger = Ledger(self.redis, KEYS, wake_up_grace=30)
         self.worker = WorkerLedger(self.client, KEYS, owner="worker-1", lease_seconds=lease_seconds)
         self.slow, self._context = Slow(), context
-        choices: Any = SimpleNamespace(hosts_of=lambda _: (Strategy.ALL, {"slow": self.slow}))
+        self.choices: Any = SimpleNamespace(hosts_of=lambda _: (Strategy.ALL, {"slow": self.slow}))
         policy = Policy(retry=RetryPolicy(first_delay=FIRST_DELAY))
-        self.work = Work(self.worker, choices, policy, Telemetry(), lambda: False)
+        self.work = Work(self.worker, self.choices, policy, Telemetry(), lambda: False)
 
     def submit(self, content: str, *, replace: bool = False) -> None:
         session, instrument = self._context.session_identifier, self._context.instrument_pid
         entry = Entry("export-1", content, self._context.to_json(), session, instrument, "", ())
         self.ledger.submit([entry], replace=replace)
+
+    def row(self) -> dict[str, str]:
+        return self.redis.hgetall(KEYS.export("export-1"))
 
     async def deliver(self) -> Outcome:
         claim = await self.worker.claim("export-1")
@@ -135,10 +139,42 @@ def test_nobody_asks_at_once_what_became_of_a_call_that_was_cut_off(run: Callabl
             # When another worker comes, then what the call sent has time to arrive before it is asked about
             assert await desk.worker.claim("export-1") == "later"
         assert outcome.text == "handed back at shutdown"
-        row = desk.redis.hgetall(KEYS.export("export-1"))
+        row = desk.row()
         assert row["state"] == ExportState.QUEUED
         assert "i:slow" in row
         seconds, _ = desk.redis.time()
         assert 0 < float(row["not_before"]) / 1000 - seconds <= FIRST_DELAY + 1
+
+    run(scenario)
+
+
+def test_a_row_that_this_release_cannot_read_is_not_said_to_kill_workers(run: Callable[..., None]) -> None:
+    async def scenario(desk: Desk) -> None:
+        # Given an export of which a newer release has written something that this one does not know
+        desk.submit("a")
+        desk.redis.hset(KEYS.export("export-1"), "d:slow", '{"state": "retrying", "novelty": 1}')
+        # When a worker claims it, then it is left to a person at once, and says why
+        outcome = await desk.deliver()
+        assert outcome.state is ExportState.DEAD
+        status = desk.row()
+        assert status["state"] == ExportState.DEAD
+        assert "of a newer labrelay" in status["summary"]
+        assert "crashes" not in status
+
+    run(scenario)
+
+
+def test_an_error_while_destinations_are_chosen_is_tried_again_later(run: Callable[..., None]) -> None:
+    async def scenario(desk: Desk) -> None:
+        # Given a row that asks for what this release does not have
+        def fail(_: object) -> Any:
+            raise InvalidInput("strategy", "there is no strategy 'quorum'", "")
+
+        desk.choices.hosts_of = fail
+        desk.submit("a")
+        # When a worker claims it, then it waits and says why
+        outcome = await desk.deliver()
+        assert outcome.state is ExportState.WAITING
+        assert "quorum" in desk.row()["summary"]
 
     run(scenario)

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from redis.exceptions import RedisError
 
-from labrelay.errors import LabrelayError, LeaseLost
+from labrelay.errors import InvalidInput, LabrelayError, LeaseLost
 from labrelay.redaction import redact
 from labrelay.results import ExportState
 from labrelay_worker.choosing import Choices
@@ -69,7 +69,7 @@ class Work:
     async def deliver(self, claim: Claim) -> Outcome:
         """Work on one export as far as it goes now, and say what became of it."""
         try:
-            job = self._telemetry.job(self._ledger, claim)
+            job = self._read(claim)
         except LabrelayError as error:
             _logger.error("export %s cannot be read and is dead until a person looks: %s", claim.export_id, error)
             await self._ledger.refuse(claim, error)
@@ -113,10 +113,20 @@ class Work:
             if job.lease.is_lost:
                 task.cancel()
 
-    async def _run(self, job: LedgerJob) -> Outcome:
-        strategy, hosts = self._choices.hosts_of(job)
-        job.choose(strategy, list(hosts))
+    def _read(self, claim: Claim) -> LedgerJob:
         try:
+            return self._telemetry.job(self._ledger, claim)
+        except (ValueError, KeyError) as error:
+            raise InvalidInput(
+                "its row",
+                f"damaged, or of a newer labrelay ({type(error).__name__})",
+                "Upgrade the workers, then replay it",
+            ) from None
+
+    async def _run(self, job: LedgerJob) -> Outcome:
+        try:
+            strategy, hosts = self._choices.hosts_of(job)
+            job.choose(strategy, list(hosts))
             await run_export(job, hosts, self._policy, self._stopping)
         except LeaseLost:
             return _lost(job)
