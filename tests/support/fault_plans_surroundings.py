@@ -57,7 +57,6 @@ def redis_killed(w: World, size: float) -> None:
     with under_load(w, int(60 * size), 6 * size, THREADS, PREFORK):
         for _ in range(int(3 * size) or 1):
             time.sleep(w.random.uniform(0.5, 1.5))
-            # everysec may lose a second of what was confirmed if the machine dies; a killed process loses nothing
             w.kill_redis(away=w.random.uniform(0.2, 1.5))
 
 

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import killed_redis
 from fault_figures import SETTLE_BOUND, Figures
 from fault_fleet import Fleet
 from fault_inbox import TimedInbox
@@ -90,10 +91,6 @@ class World(Fleet):
 
     # --- Redis -------------------------------------------------------------------------------------
 
-    @property
-    def _redis_pid(self) -> int:
-        return int((self.redis.folder / "pid").read_text())
-
     def kill_redis(self, away: float) -> None:
         """Kill Redis and start it again on the same data."""
         with self.without_redis():
@@ -102,7 +99,7 @@ class World(Fleet):
     @contextmanager
     def without_redis(self) -> Iterator[None]:
         """Kill Redis, and start it again on the same data afterwards."""
-        os.kill(self._redis_pid, signal.SIGKILL)
+        killed_redis.kill(self.redis)
         try:
             yield
         finally:
@@ -110,7 +107,7 @@ class World(Fleet):
 
     def freeze_redis(self, seconds: float) -> None:
         """Stop Redis for a while: connections stay, nothing answers."""
-        pid = self._redis_pid
+        pid = int((self.redis.folder / "pid").read_text())
         os.kill(pid, signal.SIGSTOP)
         time.sleep(seconds)
         os.kill(pid, signal.SIGCONT)

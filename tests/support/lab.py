@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import killed_redis
 import pytest
 
 from labrelay.client import Client
@@ -178,8 +179,7 @@ class Lab:
     def kill_redis(self) -> None:
         """Kill the embedded Redis of this lab, and only it."""
         assert self.redis is not None
-        pid = int((self.redis.folder / "pid").read_text())
-        os.kill(pid, signal.SIGKILL)
+        killed_redis.kill(self.redis)
 
     def client(self) -> Client:
         return Client(load_settings(ProducerSettings))
