@@ -70,8 +70,9 @@ class World(Fleet):
 
     def _use_redis(self, url: str) -> None:
         self.environment["LABRELAY_REDIS_URL"] = url
+        # A busy machine may let Redis wait for its disk: who only looks on has the patience for that.
         self.settings = ProducerSettings(
-            redis_url=SecretStr(url), home=self.folder, settle_seconds=0, wake_up_grace=2
+            redis_url=SecretStr(url), home=self.folder, settle_seconds=0, wake_up_grace=2, redis_timeout=20
         )
         self.client = Client(self.settings)
 
@@ -256,7 +257,7 @@ class World(Fleet):
         for line in accepted:
             export_id, outcome = line.split()
             self.outcomes[outcome] += 1
-            if line.endswith("\n") and export_id not in self.ids:
+            if line.endswith("\n") and outcome != "refused" and export_id not in self.ids:
                 self.ids.append(export_id)
 
     def flush(self) -> None:
