@@ -58,6 +58,7 @@ def submit(  # noqa: PLR0917  click passes options by name
         parse_priority(priority)
     limit = load_settings(ProducerSettings).max_context_bytes
     contexts = [c for file in files for c in read_contexts(file, root=root, session=session, limit=limit)]
+    refused = False
     with open_client(background_flush=wait_) as client:
         submissions = client.submit_many(
             contexts, strategy, destinations=destinations, replace=replace, priority=priority
@@ -73,13 +74,17 @@ def submit(  # noqa: PLR0917  click passes options by name
                 console().print(submissions_table(zip(sessions, submissions, strict=True)))
         else:
             ids = [s.export_id for s in submissions if s.outcome != "conflict"]
-            _watch(client, ids, timeout=timeout, as_json=as_json)
-    if conflicts:
+            late = [s.export_id for s in submissions if s.is_spooled]
+            refused = _watch(client, ids, late, timeout=timeout, as_json=as_json)
+    if conflicts or refused:
         sys.exit(6)
 
 
-def _watch(client: Client, ids: Sequence[str], *, timeout: float | None, as_json: bool) -> None:
-    """Show exports until they are finished; exit code 1 unless all are delivered, 5 when time is up."""
+def _watch(client: Client, ids: Sequence[str], late: Sequence[str], *, timeout: float | None, as_json: bool) -> bool:
+    """Show exports until they are finished; exit code 1 unless all are delivered, 5 when time is up.
+
+    Returns whether the ledger refused any of those that came late, out of the outbox.
+    """
     from rich.live import Live  # noqa: PLC0415
 
     from labrelay.tables import exports_table  # noqa: PLC0415
@@ -87,11 +92,15 @@ def _watch(client: Client, ids: Sequence[str], *, timeout: float | None, as_json
     deadline = None if timeout is None else time.monotonic() + timeout
     quiet = as_json or not sys.stdout.isatty()
     exports: list[ExportStatus] = []
+    refused: dict[str, str] = {}
     with Live(console=console(), auto_refresh=False, transient=False) if not quiet else _nothing() as live:
         while True:
             # What the outbox holds has no status yet, and goes on by itself as well.
             spooled = client.spooled(ids)
-            exports = [client.status(export_id) for export_id in ids if export_id not in spooled]
+            # The status of one that was refused is that of what was submitted before it.
+            refused = client.refused(late) if late else {}
+            followed = [export_id for export_id in ids if export_id not in spooled and export_id not in refused]
+            exports = [client.status(export_id) for export_id in followed]
             if live is not None:
                 live.update(exports_table(exports), refresh=True)
             unfinished = [*spooled, *(export.export_id for export in exports if not export.state.is_final)]
@@ -102,10 +111,13 @@ def _watch(client: Client, ids: Sequence[str], *, timeout: float | None, as_json
         print_json(exports)
     elif quiet:
         console().print(exports_table(exports))
+    for why in refused.values():
+        click.echo(f"labrelay: {why}", err=True)
     if unfinished:
         raise WaitTimeout(f"{len(unfinished)} of {len(ids)} exports are not finished after {timeout:g} s; they go on")
     if any(export.state is not ExportState.DELIVERED for export in exports):
         sys.exit(1)
+    return bool(refused)
 
 
 @contextmanager

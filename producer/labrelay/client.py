@@ -164,6 +164,10 @@ class Client:
         """Return those of these exports that still wait in the outbox of this machine."""
         return self._follower.spooled(export_ids)
 
+    def refused(self, export_ids: Sequence[str]) -> dict[str, str]:
+        """Return, for those of these exports that the outbox keeps as conflicts, why the ledger refused them."""
+        return self._follower.refused(export_ids)
+
     def status(self, export_id: str) -> ExportStatus:
         """Return how an export stands; raises `NoSuchExport`."""
         return self._follower.status(export_id)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from labrelay.archive import archived_trail
 from labrelay.errors import ExportConflict, LabrelayError, NoSuchExport, WaitTimeout
-from labrelay.outbox import Outbox
+from labrelay.outbox import Outbox, Spooled
 from labrelay.results import ExportStatus, TrailEntry
 
 if TYPE_CHECKING:
@@ -34,6 +34,11 @@ class Follower:
     def spooled(self, export_ids: Sequence[str]) -> set[str]:
         """Return those of these exports that still wait in the outbox."""
         return {entry.export_id for entry in self._outbox.entries(export_ids) if entry.state == "waiting"}
+
+    def refused(self, export_ids: Sequence[str]) -> dict[str, str]:
+        """Return why the ledger refused those of these exports that the outbox keeps as conflicts."""
+        kept = self._outbox.entries(export_ids)
+        return {entry.export_id: _why_refused(entry) for entry in kept if entry.state == "conflict"}
 
     def status(self, export_id: str) -> ExportStatus:
         """Return how an export stands; raises `NoSuchExport`."""
@@ -68,15 +73,27 @@ class Follower:
             pause = min(pause * 1.5, _SLOWEST_LOOK)
 
     def _status_or_spooled(self, export_id: str) -> ExportStatus | None:
-        """Return the status, or None while the export waits in the outbox."""
-        return None if self.spooled([export_id]) else self.status(export_id)
+        """Return the status, or None while the export waits in the outbox; raises `ExportConflict`."""
+        kept = self._outbox.entries([export_id])
+        if any(entry.state == "waiting" for entry in kept):
+            return None
+        status = self.status(export_id)
+        for entry in reversed(kept):
+            # What the ledger knows under this id is what was submitted before, and was the reason to refuse it.
+            if entry.submitted > status.created:
+                raise ExportConflict(_why_refused(entry))
+        return status
 
     def _explain_missing(self, export_id: str) -> LabrelayError | None:
         """Say where an export is that the ledger does not know, if the outbox does."""
         for spooled in reversed(self._outbox.entries([export_id])):
             if spooled.state == "conflict":
-                return ExportConflict(f"{spooled.reason}; it is kept in the outbox (`labrelay outbox list`)")
+                return ExportConflict(_why_refused(spooled))
             return NoSuchExport(
                 f"export {export_id} waits in the outbox of this machine; `labrelay outbox flush` sends it"
             )
         return None
+
+
+def _why_refused(entry: Spooled) -> str:
+    return f"{entry.reason}; it is kept in the outbox (`labrelay outbox list`)"

@@ -6,17 +6,21 @@ import json
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 from ledgers import MemoryLedger, MemoryLink
 
+from labrelay import cli_submit
 from labrelay import client as client_module
 from labrelay.cli import main
 from labrelay.client import Client
 from labrelay.context import ExportContext
 from labrelay.errors import ExportConflict, NoSuchExport, WaitTimeout
 from labrelay.outbox import Outbox
+from labrelay.results import ExportState
 from labrelay.settings import ProducerSettings
 
 
@@ -208,6 +212,43 @@ def test_status_and_wait_know_of_the_outbox(here, ledger):
         client.outbox.settle([], {waiting.number: "other content"})
         with pytest.raises(ExportConflict, match="other content"):
             client.wait(export_id, timeout=5)
+
+
+def test_waiting_for_what_the_ledger_refuses_does_not_end_with_what_was_submitted_before(here, ledger):
+    # Given a session that was delivered, and submitted with other content while Redis is away
+    with Client(background_flush=False) as client:
+        before = client.submit(ExportContext.parse(Path(context_file(here)).read_text())).export_id
+        ledger.end(before, ExportState.DELIVERED)
+        ledger.mode = "away"
+        assert client.submit(ExportContext.parse(Path(context_file(here, content="b")).read_text())).is_spooled
+
+        # When the ledger refused it, then waiting for it says so, and not that it was delivered
+        ledger.mode = "up"
+        assert client.flush().conflicts == 1
+        with pytest.raises(ExportConflict, match="kept in the outbox"):
+            client.wait(before, timeout=5)
+
+        # When a new revision is made of it, then that is waited for
+        ledger.rows[before].created = datetime.now(UTC)
+        assert client.wait(before, timeout=5).state is ExportState.DELIVERED
+
+
+def test_submit_and_wait_exits_with_six_when_the_ledger_refuses_what_was_spooled(here, ledger, monkeypatch):
+    # Given a session that was delivered
+    labrelay("submit", context_file(here))
+    (export_id,) = ledger.rows
+    ledger.end(export_id, ExportState.DELIVERED)
+
+    # When it is submitted with other content while Redis is away, and Redis is back before the wait begins
+    watch = cli_submit._watch
+    monkeypatch.setattr(cli_submit, "_watch", lambda *a, **k: setattr(ledger, "mode", "up") or watch(*a, **k))
+    ledger.mode = "away"
+    result = labrelay("submit", context_file(here, content="b"), "--wait", "--json", "--timeout", "20")
+
+    # Then it is said to be refused, and nothing to be delivered
+    assert result.exit_code == 6
+    assert "kept in the outbox" in result.stderr
+    assert json.loads(result.stdout) == []
 
 
 def test_submit_and_wait_gives_up_in_time_on_what_is_spooled(here):
