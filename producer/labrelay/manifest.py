@@ -86,12 +86,19 @@ def _present_files(context: ExportContext) -> tuple[list[NamedFile], set[Path], 
     if not context.artifacts and not context.activities:
         return files, left_out, warnings
     for named in _named_files(context):
-        if named.role == "preview" and not named.path.is_file():
+        if named.role == "preview" and _is_missing(named.path):
             warnings.append(f"{named.field}: preview {named.path} does not exist and is left out")
             left_out.add(named.path)
         else:
             files.append(named)
     return files, left_out, warnings
+
+
+def _is_missing(path: Path) -> bool:
+    try:
+        return not path.is_file()
+    except OSError:  # a folder that may not be entered, a name too long: `stat_settled` says what is wrong with it
+        return False
 
 
 def paths_of(context: ExportContext) -> list[Path]:

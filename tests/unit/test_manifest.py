@@ -103,6 +103,15 @@ def test_a_missing_preview_is_left_out_with_a_warning(make_session: Build, tmp_p
     assert looked_at.context.activities[0].previews == (None,)
 
 
+def test_a_preview_that_cannot_be_looked_at_is_refused_by_name(make_session: Build, tmp_path: Path) -> None:
+    # Given a preview whose name no file system takes
+    context = make_session(activities=[{"previews": [str(tmp_path / ("x" * 300))]}])
+    # When it is looked at, then the error names it and says why
+    problem = str(refused(context))
+    assert "activities[0].previews[0]" in problem
+    assert "too long" in problem
+
+
 def test_what_the_submitter_says_of_a_file_is_kept(make_session: Build) -> None:
     # Given an artifact that the submitter described
     context = make_session()
