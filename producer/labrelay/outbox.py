@@ -184,14 +184,14 @@ class Outbox:
             database.executemany("DELETE FROM entries WHERE number = ?", [(number,) for number in numbers])
             return len(numbers)
 
-        if ids and not self.path.exists():
+        if ids and self.is_empty:
             raise NoSuchExport("the outbox is empty")
         return self._file.read(work, 0)
 
     @contextmanager
     def flush_turn(self, patience: float) -> Iterator[bool]:
         """Be the only one who flushes, or yield False: two at once would let revisions overtake each other."""
-        if not self.path.exists():
+        if self.is_empty:
             yield True
             return
         with self._file.turn("flush", patience) as mine:

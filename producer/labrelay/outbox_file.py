@@ -11,7 +11,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
@@ -113,16 +113,27 @@ class OutboxFile:
 
     def read(self, work: Work[Result], otherwise: Result) -> Result:
         """Run work as `write` does; without a file there is nothing to read, and none is made."""
-        return self.write(work) if self.path.exists() else otherwise
+        return otherwise if self.is_missing() else self.write(work)
 
     @contextmanager
     def turn(self, name: str, patience: float) -> Iterator[bool]:
         """Hold a lock that others cannot take, or yield False; it ends with its process however that dies.
 
         An exclusive transaction on an empty SQLite file is such a lock on every platform.
+
+        Raises
+        ------
+        OutboxUnavailable
+            The lock's own file cannot be used, because it belongs to another user for instance.
         """
-        with closing(sqlite3.connect(self.path.with_name(f"{name}.lock"), timeout=0, isolation_level=None)) as lock:
-            yield _begin_exclusive(lock, patience)
+        path = self.path.with_name(f"{name}.lock")
+        with ExitStack() as stack:
+            try:
+                lock = stack.enter_context(closing(sqlite3.connect(path, timeout=0, isolation_level=None)))
+                mine = _begin_exclusive(lock, patience)
+            except sqlite3.Error as error:
+                raise OutboxUnavailable(f"the outbox's {path} cannot be used ({error}): {_cure(error)}") from error
+            yield mine
 
     def files_set_aside(self) -> list[Path]:
         """Return the damaged files that were kept, oldest first."""
@@ -132,8 +143,9 @@ class OutboxFile:
     def _gate(self, patience: float) -> Iterator[None]:
         with self.turn("gate", patience) as mine:
             if not mine:
-                msg = f"others have been using it for {patience:.1f} s"
-                raise sqlite3.OperationalError(msg)
+                error = sqlite3.OperationalError(f"others have been using it for {patience:.1f} s")
+                error.sqlite_errorcode = sqlite3.SQLITE_BUSY
+                raise error
             yield
 
     def _transact(self, work: Work[Result]) -> Result:

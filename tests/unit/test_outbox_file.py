@@ -15,6 +15,7 @@ from ledgers import entry
 
 from labrelay import outbox_file
 from labrelay.errors import OutboxUnavailable
+from labrelay.flushing import flush
 from labrelay.outbox import Outbox
 
 SUPPORT = Path(__file__).parents[1] / "support"
@@ -123,6 +124,29 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
         put(Outbox(tmp_path / "outbox" / "outbox.sqlite3"), entry())
 
 
+@pytest.mark.parametrize("use", [Outbox.count, Outbox.entries, lambda outbox: outbox.drop(["1"])])
+def test_a_place_that_cannot_be_looked_at_is_named(tmp_path, use):
+    # Given a home whose name no file system takes
+    outbox = Outbox(tmp_path / ("x" * 300) / "outbox.sqlite3")
+
+    # Then whoever reads it hears so, instead of that it is empty
+    with pytest.raises(OutboxUnavailable, match=r"outbox\.sqlite3.*LABRELAY_HOME"):
+        use(outbox)
+
+
+@pytest.mark.parametrize("name", ["gate", "flush"])
+def test_a_lock_that_cannot_be_taken_is_named(outbox, name):
+    # Given an outbox one of whose locks is no file that we may write
+    put(outbox, entry())
+    lock = outbox.path.with_name(f"{name}.lock")
+    lock.unlink(missing_ok=True)
+    lock.mkdir()
+
+    # Then a flush names it and the cure
+    with pytest.raises(OutboxUnavailable, match=rf"{name}\.lock.*make its folder writable"):
+        flush(outbox, lambda batch: [])
+
+
 def test_the_database_of_another_program_is_not_touched(outbox):
     # Given a foreign database at the outbox's place
     outbox.path.parent.mkdir()
@@ -144,7 +168,7 @@ def test_a_neighbour_that_hangs_with_the_outbox_in_hand_does_not_hang_us(outbox)
     gate.execute("BEGIN EXCLUSIVE")
 
     # When something is put in, then that ends while the other still has it, with the reason
-    with pytest.raises(OutboxUnavailable, match="others have been using it"):
+    with pytest.raises(OutboxUnavailable, match=r"others have been using it.*end that one, or try again"):
         outbox.put([entry("2")], replace=False, submitted=0, patience=0.3)
     gate.close()
     put(outbox, entry("2"))
