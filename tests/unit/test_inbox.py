@@ -65,3 +65,13 @@ def test_a_link_to_a_folder_above_does_not_lead_round_in_circles(tmp_path: Path)
     (tmp_path / "a.xml").touch()
     (tmp_path / "loop").symlink_to(tmp_path)
     assert [name for name, _ in records_in(tmp_path, ["*"])] == ["a.xml"]
+
+
+def test_a_link_that_cannot_be_followed_hides_no_other_record(tmp_path: Path):
+    # Given a record between a link in a circle and one that leads nowhere
+    (tmp_path / "b.xml").touch()
+    (tmp_path / "a.xml").symlink_to(tmp_path / "a.xml")
+    (tmp_path / "c.xml").symlink_to(tmp_path / "gone.xml")
+
+    # Then the record is found
+    assert [name for name, _ in records_in(tmp_path, ["*.xml"])] == ["b.xml"]

@@ -56,8 +56,15 @@ def records_in(folder: Path, patterns: Sequence[str]) -> Iterator[tuple[str, Sta
                 continue
             if entry.is_dir(follow_symlinks=False):
                 waiting.append(f"{name}/")
-            elif any(fnmatch(entry.name, pattern) for pattern in patterns) and entry.is_file():
+            elif any(fnmatch(entry.name, pattern) for pattern in patterns) and _is_file(entry):
                 yield name, stand_of(Path(entry.path))
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:  # a link in a circle, or to where we may not look: one such hides no other record
+        return False
 
 
 def stand_of(path: Path) -> Stand:
