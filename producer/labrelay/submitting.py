@@ -11,7 +11,7 @@ from labrelay.errors import InvalidInput, LedgerUnavailable, OutboxUnavailable
 from labrelay.flushing import BackgroundFlusher, FlushReport, flush
 from labrelay.ledger import Answer, Entry
 from labrelay.names import EXPORTS_PER_WAKE_UP
-from labrelay.outbox import Outbox
+from labrelay.outbox import Outbox, Waiting
 from labrelay.patience import Helpers, Patience
 from labrelay.pipelining import handfuls
 from labrelay.results import Submission
@@ -73,7 +73,7 @@ class Submitter:
         patience = Patience(self._seconds() if spools else None, self._helpers)
         submitted, began, warnings = time.time(), time.monotonic(), list[str]()
         taken: dict[int, Submission] = {}
-        away = ""
+        why = "an earlier submission of this session waits"
         try:
             behind = self._catch_up(entries, patience, warnings) if spools else frozenset[str]()
             if named:
@@ -85,12 +85,11 @@ class Submitter:
         except LedgerUnavailable as error:
             if not spools:
                 raise
-            away = error.reason
+            why = str(error) if isinstance(error, OutboxUnavailable) else f"Redis is away ({error.reason})"
             if patience.spent >= _DOUBT_SECONDS:
                 self._doubted_until = time.monotonic() + _DOUBT_LASTS
         rest = [index for index in range(len(entries)) if index not in taken]
         if rest:
-            why = f"Redis is away ({away})" if away else "an earlier submission of this session waits"
             left = max(_ALL_SECONDS - (time.monotonic() - began), _LEAST_LOCK_SECONDS)
             spooled = [entries[index] for index in rest]
             self._spool(spooled, replace=replace, submitted=submitted, why=why, patience=left)
@@ -106,7 +105,11 @@ class Submitter:
         patience: float = 0.0,
     ) -> FlushReport:
         """Send what waits in the outbox; see `labrelay.flushing.flush`."""
-        report = flush(self._outbox, self._sender.send_again, stop=stop, progress=progress, patience=patience)
+        return self._noted(
+            flush(self._outbox, self._sender.send_again, stop=stop, progress=progress, patience=patience)
+        )
+
+    def _noted(self, report: FlushReport) -> FlushReport:
         if report.sent:
             self._doubted_until = 0.0
         if report.conflicts:
@@ -125,37 +128,63 @@ class Submitter:
 
     def _catch_up(self, entries: Sequence[Entry], patience: Patience, warnings: list[str]) -> frozenset[str]:
         """Send what waits, for a while; return those of these exports that must queue behind what is left."""
+        is_asking = False
+
+        def send(batch: Sequence[Waiting]) -> list[Answer]:
+            nonlocal is_asking
+            is_asking = True
+            answers = self._sender.send_again(batch)
+            is_asking = False
+            return answers
 
         def flush_briefly() -> FlushReport:
             deadline = time.monotonic() + _FLUSH_SECONDS
-            report = self.flush(stop=lambda: time.monotonic() >= deadline)
+            report = self._noted(flush(self._outbox, send, stop=lambda: time.monotonic() >= deadline))
             if report.away:
                 raise LedgerUnavailable(report.away, reason=report.away)
             return report
 
         if self._outbox.is_empty:
             return frozenset()
+        behind: frozenset[str] | None = None
+        # Of its own: it is the disk, too, that is waited for here, which says nothing of Redis.
+        own = Patience(self._seconds(), self._helpers)
         try:
-            if not patience.call(self._outbox.count):
+            if not own.call(self._outbox.count):
                 return frozenset()
-            report = patience.call(flush_briefly)
+            behind = own.call(lambda: self._waiting(entries))
+            report = own.call(flush_briefly)
             if report.conflicts:
                 warnings.append(f"{report.conflicts} earlier submissions are conflicts; see `labrelay outbox list`")
             if not report.left:
                 return frozenset()
             self._start_flusher()
-            kept = patience.call(lambda: self._outbox.entries({entry.export_id for entry in entries}))
-            return frozenset(spooled.export_id for spooled in kept if spooled.state == "waiting")
+            return own.call(lambda: self._waiting(entries))
         except OutboxUnavailable as error:
             # Redis may be well: what is submitted now need not suffer.
             warnings.append(str(error))
         except LedgerUnavailable:
-            raise
+            if is_asking:
+                patience.spent += own.spent
+                raise
+            if behind is None:
+                # A revision that waits there must not be overtaken, and nobody knows whether one does.
+                raise OutboxUnavailable(
+                    f"the outbox {self._outbox.path} takes long: its disk is slow, or others use it"
+                ) from None
+            self._start_flusher()
+            # With the half, all of it stays under three seconds.
+            patience.spent += own.spent / 2
+            return behind
         except Exception:
             # One bad entry of long ago must not refuse every later session.
             _logger.exception("the outbox is not flushed")
             warnings.append("the outbox could not be flushed; `labrelay outbox flush` says why")
         return frozenset()
+
+    def _waiting(self, entries: Sequence[Entry]) -> frozenset[str]:
+        kept = self._outbox.entries({entry.export_id for entry in entries})
+        return frozenset(spooled.export_id for spooled in kept if spooled.state == "waiting")
 
     def _refuse_unserved(self, named: Sequence[str]) -> None:
         workers = self._link.ledger.workers()

@@ -268,6 +268,41 @@ def test_a_neighbour_that_hangs_with_the_outbox_in_hand_does_not_hang_submits(tm
     desk.ledger.thaw.set()
 
 
+def test_a_slow_disk_under_the_outbox_is_no_silence_of_redis(desk, monkeypatch):
+    # Given sessions that wait, a Redis that is back, and a disk that takes long to write down that they were sent
+    desk.ledger.mode = "away"
+    desk.submit("1")
+    desk.submit("2", "old")
+    desk.ledger.mode = "up"
+    settle, free = desk.outbox.settle, threading.Event()
+    monkeypatch.setattr(desk.outbox, "settle", lambda *settled: free.wait(10) and settle(*settled))
+
+    # Then Redis takes another session at once, and one that might overtake itself is kept behind
+    began = time.monotonic()
+    assert desk.submit("3").outcome == "accepted"
+    behind = desk.submit("2", "new")
+    assert (behind.outcome, "away" in behind.warnings[-1]) == ("spooled", False)
+    assert time.monotonic() - began < 3
+    free.set()
+
+
+def test_an_outbox_that_others_hold_is_named_and_not_redis(desk):
+    # Given a ledger that is well, and a process that holds the outbox and does nothing
+    import sqlite3
+
+    desk.ledger.mode = "away"
+    desk.submit("1")
+    desk.ledger.mode = "up"
+    gate = sqlite3.connect(desk.outbox.path.with_name("gate.lock"), isolation_level=None)
+    gate.execute("BEGIN EXCLUSIVE")
+
+    # Then a submit is refused, for nobody knows whether it would overtake; and Redis is not blamed
+    with pytest.raises(OutboxUnavailable, match=r"others use it.*end that one, or try again") as caught:
+        desk.submit("2")
+    assert "Redis" not in str(caught.value)
+    gate.close()
+
+
 def test_switched_off_or_without_any_redis_ever_nothing_is_spooled(tmp_path):
     # Given the outbox off, then Redis away is an error as without it
     desk = Desk(tmp_path, outbox=False)
