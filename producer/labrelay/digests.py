@@ -64,9 +64,12 @@ class Content:
         except (TypeError, ValueError):  # a large integer, a date …
             pass
         try:
-            return self._context.to_json()
+            text = self._context.to_json()
         except PydanticSerializationError as error:
             raise _no_json(error) from None
+        # An integer too long for Python to read, or to write for the digest, is no problem for pydantic.
+        self.digest()
+        return text
 
     def digest(self) -> str:
         """Return the sha256 of everything that is to be exported.
@@ -100,9 +103,9 @@ class Content:
     def _by_the_book(self) -> bytes:
         try:
             content = self._context.model_dump(mode="json", by_alias=True, exclude=_NO_CONTENT)
-        except PydanticSerializationError as error:
+            return json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
+        except ValueError as error:
             raise _no_json(error) from None
-        return json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
 
     def _quickly(self) -> bytes:
         """Return the same bytes; raises `TypeError` or `ValueError` where orjson might write others."""
@@ -124,7 +127,7 @@ def _with_values(fields: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def _no_json(error: PydanticSerializationError) -> InvalidInput:
+def _no_json(error: ValueError) -> InvalidInput:
     return InvalidInput(
         "metadata", f"holds what JSON cannot ({error})", "Give numbers, texts, lists and dictionaries"
     )
