@@ -220,7 +220,12 @@ class Replayed(_Wire):
         return self.outcome in ("replayed", "removed")
 
 
-class DestinationInfo(_Wire):
+class _Announced(_Wire):
+    # Workers are upgraded before producers: what a newer one says of itself beyond this concerns nobody here.
+    model_config = ConfigDict(extra="ignore")
+
+
+class DestinationInfo(_Announced):
     """What a worker says of one destination it serves."""
 
     name: str
@@ -232,7 +237,7 @@ class DestinationInfo(_Wire):
     lossy: bool = Field(False, description="it shows and keeps nothing: no export waits for it or counts it")
 
 
-class RouteInfo(_Wire):
+class RouteInfo(_Announced):
     """A route of the settings: which destinations and strategy an instrument's exports take."""
 
     instrument: str = "*"
@@ -240,7 +245,7 @@ class RouteInfo(_Wire):
     strategy: str | None = None
 
 
-class WorkerInfo(_Wire):
+class WorkerInfo(_Announced):
     """What one worker process announces of itself."""
 
     name: str

@@ -894,6 +894,18 @@ def test_workers_announce_themselves_and_withdraw(desk: Desk) -> None:
     assert desk.ledger.workers() == []
 
 
+def test_a_worker_of_a_newer_release_may_say_more_of_itself(desk: Desk) -> None:
+    # Given a worker that announces what this release does not know, of itself, a destination and a route
+    of_destination, of_route = {"name": "cdcs", "type": "cdcs", "colour": "red"}, {"instrument": "*", "moon": 1}
+    told = {"name": "new", "version": "9", "started": utc_now().isoformat(), "pool": "tides"}
+    told |= {"destinations": [of_destination], "routes": [of_route]}
+    desk.redis.hset(KEYS.worker_info, "new", json.dumps(told))
+    desk.redis.zadd(KEYS.workers, {"new": desk.now_ms()})
+    # Then it is listed with what is known
+    (worker,) = desk.ledger.workers()
+    assert [destination.name for destination in worker.destinations] == ["cdcs"]
+
+
 # --- Redis away, restarted, full -----------------------------------------------------------------------
 
 
