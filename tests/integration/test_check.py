@@ -250,6 +250,17 @@ def test_filters_choose_by_state_and_time(lab, archive, delivered):
     assert check("--since", "yesterday-ish").exit_code == 2
 
 
+def test_a_destination_that_nobody_has_is_refused_rather_than_found_well(lab, archive, delivered):
+    # Given a delivery, and monitoring with a misspelt name beside a right one
+    delivered([lab.session()])
+    result = check("--destination", "archive", "--destination", "archvie")
+
+    # Then it hears of it, not that all is equal
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "--destination: neither this machine nor a running worker has a destination 'archvie'" in result.stderr
+    assert "Use archive" in result.stderr
+
+
 def test_an_interrupted_audit_goes_on_from_its_report(lab, cdcs, delivered):
     # Given a report of an audit in which the server answered to one question only
     server, _ = cdcs

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
+from labrelay.errors import InvalidInput
 from labrelay.scripts import script_source
 from labrelay_worker import limiting
 from labrelay_worker.accounts import SharedAccount
@@ -76,6 +77,8 @@ class Audit:
 
         Raises
         ------
+        InvalidInput
+            A destination that is meant is known to nobody: of a misspelt one, all would be well for ever.
         LedgerUnavailable
             Redis does not serve; the report has what was found until then.
         """
@@ -84,6 +87,7 @@ class Audit:
             async with self._accounts() as limiter:
                 self._held = await asyncio.to_thread(self._holds)
                 try:
+                    await asyncio.to_thread(self._require_known)
                     await self._until_stopped(self._walk(listed, archived, limiter))
                 finally:
                     await asyncio.gather(*(host.close() for host in self._hosts), return_exceptions=True)
@@ -176,6 +180,20 @@ class Audit:
         host.share(SharedAccount(limiter, host.info.name, host.limits))
         self._hosts.append(host)
         return host
+
+    def _require_known(self) -> None:
+        here = {info.name for info in self._registry.infos()}
+        unknown = self._wanted.destinations - here
+        if not unknown:
+            return
+        with HoldingDesk(self._settings) as desk:
+            served = desk.served()
+        for name in sorted(unknown - served):
+            raise InvalidInput(
+                "--destination",
+                f"neither this machine nor a running worker has a destination {name!r}",
+                f"Use {', '.join(sorted(here | served))}",
+            )
 
     def _holds(self) -> dict[str, str]:
         """Return why destinations are left alone: paused by a person, or down as the workers found."""
