@@ -20,6 +20,7 @@ from labrelay.settings import ProducerSettings
 from labrelay_worker.discovery import UnavailablePlugin
 from labrelay_worker.doctor import destinations, flower, places, rights, timeouts
 from labrelay_worker.holding_desk import DestinationHold
+from labrelay_worker.settings import WorkerSettings
 
 LUA = [*Path(redis_rights.__file__).parents[1].glob("lua/*.lua"), *Path(rights.__file__).parents[1].glob("lua/*.lua")]
 HEALTHY = {"redis_version": "7.0.15", "aof_enabled": "1", "maxmemory_policy": "noeviction", "maxmemory": "0"}
@@ -170,6 +171,20 @@ def test_an_outbox_is_judged_by_what_is_left_in_it():
 def test_a_misspelt_option_is_told_with_the_one_that_was_meant():
     (found,) = settings.judge_unknown("labrelay.toml", ["home", "data_root"], {"home", "data_roots"})
     assert "Did you mean data_roots?" in found.repair
+
+
+def test_no_variable_that_the_documents_name_counts_as_misspelt(monkeypatch):
+    # Given an environment with everything that the documents have people set
+    patient = Patient(WorkerSettings())
+    root = Path(__file__).parents[2]
+    texts = [path.read_text() for path in (root / "README.md", *(root / "docs").rglob("*.md"))]
+    named = set(re.findall(r"LABRELAY_[A-Z_]*[A-Z]", "\n".join(texts)))
+    assert {"LABRELAY_CONFIG", "LABRELAY_IMAGEJ_CLASSPATH", "LABRELAY_FLOWER_BASIC_AUTH"} <= named
+    for name in named:
+        monkeypatch.setenv(name, "x")
+
+    # Then each is known
+    assert [found for found in settings.check(patient) if found.code == "settings.unknown"] == []
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,8 @@ from labrelay.settings import ENV_PREFIX, config_file
 if TYPE_CHECKING:
     from labrelay.doctor.examining import Patient
 
-#: Variables that say where settings are, beside those that are one.
-_VARIABLES = frozenset({"config", "secrets_dir"})
+#: Variables that are read, and are no options: where settings are, and where the viewer's ImageJ is.
+_VARIABLES = frozenset({"config", "secrets_dir", "imagej_classpath"})
 _PASSWORD_IN_ADDRESS = re.compile(r"://[^/\s@]*:[^/\s@]+@")
 
 
