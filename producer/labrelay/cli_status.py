@@ -33,7 +33,13 @@ def status(export_id: str | None, session: str | None, as_json: bool) -> None:
 
 @click.command("list")
 @click.option("--state", type=click.Choice([str(state) for state in ExportState]), help="Only exports in this state.")
-@click.option("--limit", default=50, show_default=True, help="At most so many, the latest changes first.")
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    default=50,
+    show_default=True,
+    help="At most so many, the latest changes first.",
+)
 @click.option("--before", metavar="T", help="Only those last changed before 30m, 2h, 3d ago, or an ISO date.")
 @as_json
 def list_(state: str | None, limit: int, before: str | None, as_json: bool) -> None:

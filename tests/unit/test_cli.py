@@ -154,6 +154,13 @@ def test_a_bad_setting_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     refused(run("list"), tmp_path, "redis_timeout", "LABRELAY_REDIS_TIMEOUT")
 
 
+@pytest.mark.parametrize("limit", ["0", "-5"])
+def test_a_list_of_less_than_one_export_is_refused_rather_than_empty(limit: str) -> None:
+    result = run("list", "--limit", limit)
+    assert result.exit_code == 2
+    assert "'--limit'" in result.stderr
+
+
 def test_good_input_without_redis_and_outbox_is_another_exit_code(
     tmp_path: Path, make_session: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
