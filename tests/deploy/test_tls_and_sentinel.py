@@ -104,7 +104,7 @@ class Trio:
     def _sentinel(self, folder: Path, stack: ExitStack) -> Server:
         folder.mkdir()
         text = (ROOT / "deploy" / "sentinel.conf").read_text()
-        text = text.replace("redis-1 6379", f"127.0.0.1 {self.servers[0].port}").replace("SENTINEL_PASSWORD", "s")
+        text = text.replace("redis-1 6379", f"localhost {self.servers[0].port}").replace("SENTINEL_PASSWORD", "s")
         conf = folder / "sentinel.conf"
         # Seconds are for networks; here everything is near.
         conf.write_text(
