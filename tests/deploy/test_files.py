@@ -6,6 +6,7 @@ import configparser
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import tomllib
@@ -15,6 +16,7 @@ import pytest
 import yaml
 from tools import ROOT, run, tool
 
+from labrelay.metrics.serving import address_of, listen
 from labrelay.settings import load_settings
 from labrelay_worker.settings import WorkerSettings, load_worker_settings
 
@@ -168,6 +170,22 @@ def test_compose_publishes_only_to_this_machine_and_waits_out_the_drain() -> Non
     assert len(graces) == 6
     assert all(float(grace) == _GRACE for grace in graces)
     assert ":/data:ro" in text
+
+
+def test_the_prometheus_of_compose_can_measure_every_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a worker as compose starts it, and Prometheus in the network of the metrics
+    services = yaml.safe_load((_DEPLOY / "compose.yaml").read_text())["services"]
+    worker = services["worker"]
+    for name in ("LABRELAY_METRICS_PORT", "LABRELAY_METRICS_HOST"):
+        monkeypatch.setenv(name, worker["environment"][name])
+    settings = load_settings(WorkerSettings)
+    assert services["prometheus"]["network_mode"] == "service:metrics"
+
+    # Then the worker serves its counters where other containers reach it, and announces them under its own name
+    assert settings.metrics_port
+    with listen(settings.metrics_host, 0) as listening:
+        assert address_of(listening).partition(":")[0] == socket.gethostname()
+    assert set(worker["networks"]) & set(services["metrics"]["networks"])
 
 
 def test_compose_parses_and_checks_the_health_of_every_service() -> None:
