@@ -203,7 +203,7 @@ def load_settings(cls: type[Settings], **overrides: Any) -> Settings:
     Raises
     ------
     InvalidInput
-        An option has a bad value, or the settings file is not TOML.
+        An option has a bad value, or the settings file is not TOML or cannot be read.
     """
     try:
         path = config_file()
@@ -215,6 +215,10 @@ def load_settings(cls: type[Settings], **overrides: Any) -> Settings:
         raise InvalidInput(str(config_file()), f"not valid TOML ({error})", "Correct the line it names") from None
     except UnicodeDecodeError:
         raise InvalidInput(str(config_file()), "not UTF-8 text", "Save it as UTF-8, as TOML must be") from None
+    except OSError as error:
+        # Of files in the working folder, too: `sudo -u labrelay` in root's home may not even look for them.
+        cure = "Give this user the right to read it, or start in a folder that it may enter"
+        raise InvalidInput(str(error.filename), f"cannot be read ({error.strerror})", cure) from None
     except SettingsError as error:
         found = re.search(r'field "(\w+)"', str(error))
         name = found.group(1) if found else "settings"

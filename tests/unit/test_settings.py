@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import io
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -278,3 +281,25 @@ def test_a_secret_is_not_in_the_text_of_the_settings(env: Any) -> None:
     # Given a password, when somebody prints the object, then it is not there
     env("REDIS_URL", f"redis://:{SECRET}@host")
     assert SECRET not in repr(load_settings(ProducerSettings))
+
+
+@pytest.mark.parametrize("name", ["labrelay.toml", ".env"])
+def test_a_file_that_this_user_may_not_read_is_named(
+    monkeypatch: pytest.MonkeyPatch, toml: Write, tmp_path: Path, name: str
+) -> None:
+    # Given settings in files, one of which is somebody else's; root may read everything, so it is denied here
+    toml('strategy = "all"')
+    (tmp_path / ".env").write_text("LABRELAY_STRATEGY=all\n")
+    opened = io.open
+
+    def denied(file: Any, *arguments: Any, **options: Any) -> Any:
+        if Path(str(file)).name == name:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(file))
+        return opened(file, *arguments, **options)
+
+    monkeypatch.setattr("io.open", denied)
+    monkeypatch.setattr("builtins.open", denied)
+    # When they are read, then it is said which, and what to do
+    error = refused()
+    assert (Path(error.field).name, error.problem) == (name, "cannot be read (Permission denied)")
+    assert "right to read it" in error.cure
