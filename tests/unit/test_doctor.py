@@ -344,6 +344,24 @@ def test_a_plugin_adds_its_checks_and_a_broken_one_is_a_finding(monkeypatch: pyt
 # --- the support archive -----------------------------------------------------------------------------------
 
 
+def test_a_secret_that_cannot_be_read_does_not_keep_the_others_out_of_the_list(monkeypatch, tmp_path):
+    # Given two secrets as files, of which this user may read one
+    (tmp_path / "labrelay_redis_url").write_text("redis://me:four-5ecret@host/0")
+    (tmp_path / "labrelay_backends").write_text("{}")
+    monkeypatch.setenv("LABRELAY_SECRETS_DIR", str(tmp_path))
+    read_text = Path.read_text
+
+    def denied(path, *arguments, **options):
+        if path.name == "labrelay_backends":
+            raise PermissionError
+        return read_text(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "read_text", denied)
+
+    # Then what can be read is known
+    assert "four-5ecret" in bundle.known_secrets(None)
+
+
 def test_secrets_are_known_by_type_by_name_and_as_passwords_of_addresses(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("LABRELAY_DESTINATIONS__A__TOKEN", "one-5ecret")
     monkeypatch.setenv("LABRELAY_DESTINATIONS__A__HEADERS", '{"X-Odd": "two-5ecret"}')

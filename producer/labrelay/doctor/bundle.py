@@ -76,14 +76,15 @@ def known_secrets(settings: ProducerSettings | None) -> set[str]:
         account = settings.home / "flower" / "account"
         if account.is_file():
             found.add(account.read_text(errors="replace").strip())
-    if config_file().is_file():
-        with suppress(ValueError, OSError):  # then no text of it is in the archive either
-            found.update(_secrets(tomllib.loads(config_file().read_text(encoding="utf-8"))))
+    # Of what cannot be read no text is in the archive either.
+    with suppress(ValueError, OSError):
+        found.update(_secrets(tomllib.loads(config_file().read_text(encoding="utf-8"))))
     for path in _secret_files():
-        text = path.read_text(errors="replace").strip()
-        found.add(text)
-        found.update(_passwords(text))
-        found.update(_in_json(text))
+        with suppress(OSError):
+            text = path.read_text(errors="replace").strip()
+            found.add(text)
+            found.update(_passwords(text))
+            found.update(_in_json(text))
     # `user:password` also turns up as its second half.
     return found | {secret.partition(":")[2] for secret in found if ":" in secret and _ADDRESS not in secret}
 
