@@ -154,6 +154,21 @@ def test_a_bad_setting_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     refused(run("list"), tmp_path, "redis_timeout", "LABRELAY_REDIS_TIMEOUT")
 
 
+@pytest.mark.parametrize(("command", "code"), [("samples", 2), ("demo", 2), ("up", 1)])
+def test_a_folder_that_cannot_be_written_to_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, code: int
+) -> None:
+    # Given a file where a folder should be, when something is to be written below it, then it is named
+    folder = write(tmp_path / "file", "") / "below"
+    monkeypatch.setenv("LABRELAY_HOME", str(folder))
+    result = run(command, *([folder] if command == "samples" else []))
+    assert result.exit_code == code, result.output
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith("labrelay: ")
+    assert str(folder) in last
+    assert "(Not a directory)" in last
+
+
 @pytest.mark.parametrize("limit", ["0", "-5"])
 def test_a_list_of_less_than_one_export_is_refused_rather_than_empty(limit: str) -> None:
     result = run("list", "--limit", limit)

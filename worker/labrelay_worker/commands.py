@@ -127,9 +127,15 @@ def demo(data: Path | None, keep: bool, kill: bool) -> None:
 @click.option("--sessions", default=2, show_default=True, type=click.IntRange(min=1))
 def samples(folder: Path, sessions: int) -> None:
     """Write sample sessions to try labrelay with: records, instrument files, previews, contexts."""
+    from labrelay.errors import InvalidInput  # noqa: PLC0415
     from labrelay_worker.demo.samples import make_samples  # noqa: PLC0415
 
-    for record in make_samples(folder, sessions=sessions):
+    try:
+        records = make_samples(folder, sessions=sessions)
+    except OSError as error:
+        problem = f"{error.filename or folder} cannot be written ({error.strerror})"
+        raise InvalidInput("FOLDER", problem, "Name a folder that you may write to, with room in it") from None
+    for record in records:
         click.echo(record)
 
 

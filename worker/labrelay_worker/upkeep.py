@@ -22,10 +22,14 @@ def only_one(home: Path) -> Iterator[None]:
     Raises
     ------
     BootError
-        Another one runs.
+        Another one runs, or the home cannot be written to.
     """
-    home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with (home / "up.lock").open("a+b") as lock:
+    try:
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = (home / "up.lock").open("a+b")
+    except OSError as error:
+        raise BootError(f"{home} cannot be written to ({error.strerror}): correct it or LABRELAY_HOME") from None
+    with lock:
         if not _try_lock(lock.fileno()):
             raise BootError(
                 f"`labrelay up` runs already on {home} (process {_pid(home)}). Start further workers with `labrelay "

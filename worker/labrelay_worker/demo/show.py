@@ -96,12 +96,16 @@ def run_demo(settings: ProducerSettings, data: Path | None, *, keep: bool, kill:
     Raises
     ------
     InvalidInput
-        `data` holds no contexts.
+        `data` holds no contexts, or the home cannot be written to.
     """
     folder = settings.home / "demo"
-    if folder.exists() and not keep:
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        if folder.exists() and not keep:
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        problem = f"{error.filename or folder} cannot be written ({error.strerror})"
+        raise InvalidInput("LABRELAY_HOME", problem, "Name a folder that you may write to") from None
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
     contexts = _contexts(data, folder, console)
     with ExitStack() as stack:
