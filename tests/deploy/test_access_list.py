@@ -216,10 +216,13 @@ def test_the_monitor_cannot_write_anything_not_even_by_a_script(lab: Lab, server
                 monitor.execute_command(*command)
 
     # Then the export is as it was, and a command that would write says so
-    answer = labrelay(lab, secrets, "monitor", "cancel", export_id)
-    assert answer.returncode != 0
-    assert "may not do that" in answer.stderr
-    assert "Traceback" not in answer.stderr
+    lab.destinations["archive"] = {"type": "disk", "root": str(lab.folder / "archive")}
+    lab.write_settings()
+    for command in (("cancel", export_id), ("pause", "archive")):
+        answer = labrelay(lab, secrets, "monitor", *command)
+        assert answer.returncode != 0
+        assert "may not do that" in answer.stderr
+        assert "Traceback" not in answer.stderr
     with lab.client() as client:
         assert client.status(export_id).state is ExportState.QUEUED
 

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from labrelay.cli import as_json, console, print_json
-from labrelay.errors import InvalidInput, LedgerUnavailable
+from labrelay.errors import InvalidInput, LedgerUnavailable, NotPermitted
 from labrelay_worker.breaker import clock
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def _holds(settings: Any) -> tuple[dict[str, DestinationHold], str | None]:
     try:
         with HoldingDesk(settings) as desk:
             return {hold.destination: hold for hold in desk.holds()}, None
-    except LedgerUnavailable as error:
+    except (LedgerUnavailable, NotPermitted) as error:
         return {}, " ".join(str(error).split())
 
 

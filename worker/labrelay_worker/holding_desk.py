@@ -5,14 +5,11 @@ from __future__ import annotations
 import getpass
 import os
 import socket
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, cast
 
 from pydantic import BaseModel, ConfigDict
-from redis.exceptions import RedisError
 
-from labrelay.errors import LedgerUnavailable
 from labrelay.ledger import Ledger, connect
 from labrelay.redaction import redact
 from labrelay.scripts import script_source
@@ -45,12 +42,15 @@ class HoldingDesk:
     Raises
     ------
     LedgerUnavailable
-        From every method: Redis cannot be reached.
+        From every method: Redis does not serve.
+    NotPermitted
+        From every method: this user of Redis may not do that.
     """
 
     def __init__(self, settings: ProducerSettings) -> None:
-        self._settings, self._keys = settings, settings.keys
+        self._keys = settings.keys
         self._redis = connect(settings)
+        self._ledger = Ledger(self._redis, self._keys, settings.wake_up_grace)
 
     def __enter__(self) -> HoldingDesk:
         return self
@@ -60,12 +60,11 @@ class HoldingDesk:
 
     def served(self) -> set[str]:
         """Return the destinations that running workers serve."""
-        workers = Ledger(self._redis, self._keys, self._settings.wake_up_grace).workers()
-        return {info.name for worker in workers for info in worker.destinations}
+        return {info.name for worker in self._ledger.workers() for info in worker.destinations}
 
     def holds(self) -> list[DestinationHold]:
         """Return every destination that is paused, left alone, or on trial."""
-        with self._reachable():
+        with self._ledger.reachable():
             breakers = cast("dict[str, str]", self._redis.hgetall(self._keys.breakers))
             pauses = cast("dict[str, str]", self._redis.hgetall(self._keys.pauses))
             found = []
@@ -78,14 +77,14 @@ class HoldingDesk:
 
     def pause(self, name: str, reason: str) -> Pause:
         """Let a destination take nothing until it is resumed."""
-        with self._reachable():
+        with self._ledger.reachable():
             pause = Pause(by=_who(), at=self._now(), reason=redact(reason))
             self._redis.hset(self._keys.pauses, name, pause.model_dump_json())
         return pause
 
     def resume(self, name: str) -> bool:
         """End a pause, and have an open breaker probed at once; return whether there was either."""
-        with self._reachable():
+        with self._ledger.reachable():
             was_paused = bool(self._redis.hdel(self._keys.pauses, name))
             return self._probe_now(name) or was_paused
 
@@ -107,15 +106,6 @@ class HoldingDesk:
     def _now(self) -> float:
         seconds, microseconds = cast("Sequence[int]", self._redis.time())
         return seconds + microseconds / 1e6
-
-    @contextmanager
-    def _reachable(self) -> Iterator[None]:
-        try:
-            yield
-        except RedisError as error:
-            raise LedgerUnavailable(
-                f"Redis cannot be reached ({redact(str(error))}): start it or correct LABRELAY_REDIS_URL"
-            ) from error
 
 
 def _hold(name: str, breaker: Breaker, pause: Pause | None, waiting: int) -> DestinationHold | None:

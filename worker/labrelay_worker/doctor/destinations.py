@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from labrelay.doctor.examining import Patient
 from labrelay.doctor.findings import Finding, error, note, warning
-from labrelay.errors import LedgerUnavailable
+from labrelay.errors import LedgerUnavailable, NotPermitted
 from labrelay_worker.breaker import clock
 from labrelay_worker.destinations.registry import ExporterRegistry
 from labrelay_worker.discovery import UnavailablePlugin
@@ -49,8 +49,8 @@ def check(patient: Patient) -> Iterator[Finding]:
     try:
         with HoldingDesk(settings) as desk:
             holds = desk.holds()
-    except LedgerUnavailable:
-        return  # the check of the server says so
+    except (LedgerUnavailable, NotPermitted):
+        return  # the checks of the server and of the worker's rights say so
     yield from judge_holds(holds)
 
 
