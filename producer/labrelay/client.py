@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from labrelay.context import ExportContext
 from labrelay.deadletters import REPLAYABLE, Assumption, DeadLetters, Filter
-from labrelay.entries import Wanted, make_entries, priority_for
+from labrelay.entries import Wanted, make_entries, names_of, priority_for
 from labrelay.errors import ExportConflict, InvalidInput
 from labrelay.flushing import FlushReport
 from labrelay.following import Follower
@@ -126,7 +126,7 @@ class Client:
         """
         wanted = Wanted(
             parse_strategy(strategy).value if strategy else "",
-            tuple(destinations or ()),
+            names_of(destinations),
             parse_priority(priority) if priority else None,
         )
         entries, warnings = make_entries(contexts, wanted, self.settings)
@@ -243,7 +243,7 @@ class Client:
         """Explain what would happen to a context, from what the running workers announced. Sends nothing."""
         make_manifest(context, self.settings)
         asked = parse_priority(priority) if priority else priority_for(context, 1, self.settings)
-        return make_plan(context.instrument_pid, strategy, tuple(destinations or ()), self.ledger.workers(), asked)
+        return make_plan(context.instrument_pid, strategy, names_of(destinations), self.ledger.workers(), asked)
 
     def close(self) -> None:
         """Close every connection."""

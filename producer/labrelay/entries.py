@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from labrelay.context import ExportContext
@@ -21,6 +21,19 @@ class Wanted:
     strategy: str = ""
     destinations: tuple[str, ...] = ()
     priority: Priority | None = None
+
+
+def names_of(destinations: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the destinations that a submitter names.
+
+    Raises
+    ------
+    InvalidInput
+        It is one text, whose letters would be taken for names.
+    """
+    if isinstance(destinations, str):
+        raise InvalidInput("destinations", f"{destinations!r} is no list of names", f"Give [{destinations!r}]")
+    return tuple(destinations or ())
 
 
 def make_entries(

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from labrelay import inputs
+from labrelay.client import Client
 from labrelay.context import ExportContext
 from labrelay.errors import InvalidInput
 from labrelay.inputs import read_contexts
@@ -155,3 +156,15 @@ def test_a_context_of_exactly_the_limit_is_read(tmp_path: Path, text: str) -> No
     (tmp_path / "a.json").write_text(text)
     assert read(tmp_path / "a.json", limit=len(text))
     assert "larger than" in refused(tmp_path / "a.json", limit=len(text) - 1).problem
+
+
+@pytest.mark.parametrize("asked", ["submit", "plan"])
+def test_one_name_instead_of_a_list_is_refused_rather_than_taken_letter_by_letter(
+    asked: str, make_session: Build, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # Given a pipeline that forgot the brackets, and no worker that could say what there is
+    monkeypatch.setenv("LABRELAY_REDIS_URL", "redis://127.0.0.1:1/0")
+    monkeypatch.setenv("LABRELAY_HOME", str(tmp_path))
+    # When it asks for an export, then nothing is accepted, and the cure is what it meant
+    with Client() as client, pytest.raises(InvalidInput, match=r"^destinations: .*Give \['archive'\]"):
+        getattr(client, asked)(make_session(), destinations="archive")
