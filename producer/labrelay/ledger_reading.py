@@ -157,7 +157,7 @@ class LedgerReader:
             if not names:
                 return []
             infos = cast("list[str | None]", self._redis.hmget(self._keys.worker_info, names))
-        return [WorkerInfo.model_validate_json(info) for info in infos if info]
+        return [WorkerInfo.read(info) for info in infos if info]
 
     @contextmanager
     def reachable(self) -> Iterator[None]:

@@ -44,8 +44,8 @@ def destinations_of(row: Row) -> tuple[str, ...]:
 def status_of(export_id: str, row: Row) -> ExportStatus:
     """Return the row as people read it."""
     row = whole_row(row)
-    deliveries = {name: Delivery.model_validate_json(v) for name, v in by_destination(row, FIELD_DELIVERY).items()}
-    receipts = {name: Receipt.model_validate_json(v) for name, v in by_destination(row, FIELD_RECEIPT).items()}
+    deliveries = {name: Delivery.read(v) for name, v in by_destination(row, FIELD_DELIVERY).items()}
+    receipts = {name: Receipt.read(v) for name, v in by_destination(row, FIELD_RECEIPT).items()}
     for name in receipts.keys() - deliveries.keys():
         deliveries[name] = Delivery(state=DeliveryState.DELIVERED)
     doubts = by_destination(row, FIELD_INTENT).keys() - receipts.keys()

@@ -906,6 +906,18 @@ def test_a_worker_of_a_newer_release_may_say_more_of_itself(desk: Desk) -> None:
     assert [destination.name for destination in worker.destinations] == ["cdcs"]
 
 
+def test_a_worker_of_a_newer_release_may_write_more_of_a_delivery(desk: Desk) -> None:
+    # Given a delivery with fields that this release does not know
+    desk.submit()
+    written = {"r:cdcs": receipt().model_dump(mode="json"), "d:cdcs": {"state": "delivered", "attempts": 1}}
+    for field, value in written.items():
+        desk.redis.hset(KEYS.export("export-1"), field, json.dumps(value | {"tide": "high"}))
+    # Then a producer and a worker of this one read what they know
+    (told,) = desk.ledger.status("export-1").deliveries
+    assert (told.state, told.receipt is not None and told.receipt.record_id) == (DeliveryState.DELIVERED, "7")
+    assert desk.claim(desk.worker()).receipts["cdcs"].record_id == "7"
+
+
 # --- Redis away, restarted, full -----------------------------------------------------------------------
 
 

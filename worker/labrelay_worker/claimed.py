@@ -49,7 +49,7 @@ class LedgerJob:
         self.context = context._number(revision, _receipts(known, FIELD_PREVIOUS_RECEIPT))
         self.lease = ledger.lease_of(claim)
         self._clock = claim.server_now - claim.asked_at
-        self._known = {n: Delivery.model_validate_json(v) for n, v in by_destination(known, FIELD_DELIVERY).items()}
+        self._known = {n: Delivery.read(v) for n, v in by_destination(known, FIELD_DELIVERY).items()}
         self.deliveries: dict[str, Delivery] = {}
         #: State and summary as last given back.
         self.settled: tuple[ExportState, str] = (ExportState.RUNNING, "")
@@ -204,4 +204,4 @@ def _json(value: Mapping[str, object]) -> str:
 
 
 def _receipts(row: Row, kind: str) -> dict[str, Receipt]:
-    return {name: Receipt.model_validate_json(value) for name, value in by_destination(row, kind).items()}
+    return {name: Receipt.read(value) for name, value in by_destination(row, kind).items()}

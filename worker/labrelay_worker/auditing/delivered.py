@@ -197,7 +197,7 @@ def _as_delivered(context: ExportContext, receipt: Receipt, receipts: dict[str, 
 
 
 def _receipts(values: dict[str, str]) -> dict[str, Receipt]:
-    return {name: Receipt.model_validate_json(value) for name, value in values.items()}
+    return {name: Receipt.read(value) for name, value in values.items()}
 
 
 def _read_archive(
