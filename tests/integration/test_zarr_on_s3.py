@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import random
 import threading
+import urllib.request
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -13,8 +16,16 @@ import zarr
 from s3 import s3, s3_service
 from signals import counts, image
 
-from labrelay_worker.backends.base import AlreadyExists, IsADirectory, NotFound, OutsideRoot, Unavailable, Unsupported
-from labrelay_worker.backends.ngff import object_images
+from labrelay_worker.backends.base import (
+    AlreadyExists,
+    Corrupt,
+    IsADirectory,
+    NotFound,
+    OutsideRoot,
+    Unavailable,
+    Unsupported,
+)
+from labrelay_worker.backends.ngff import object_files, object_images
 from labrelay_worker.backends.ngff.bucket import Changed
 from labrelay_worker.backends.zarr import ZarrBackend
 from labrelay_worker.reading.signal import Well
@@ -59,6 +70,43 @@ def test_files_go_beside_images(backend: ZarrBackend, tmp_path: Path) -> None:
     assert np.array_equal(backend.load("t/a.ome.zarr"), counts((4, 4)))
     backend.delete_all("t")
     assert not backend.exists("t")
+
+
+def test_a_large_file_is_stored_in_parts(
+    backend: ZarrBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a file that counts as large
+    monkeypatch.setattr(object_files, "_LARGE", 2**20)
+    source = tmp_path / "image.raw"
+    source.write_bytes(random.Random(1).randbytes(20 * 2**20))
+    digest = hashlib.sha256(source.read_bytes()).hexdigest()
+    # When it is stored
+    stored = backend.save_file(source, "s/image.raw", sha256=digest)
+    # Then it is there, whole, put together of three parts
+    assert stored == (20 * 2**20, digest) == (backend.size("s/image.raw"), backend.sha256("s/image.raw"))
+    _, version = backend._files._bucket.get_version("s/image.raw")
+    assert str(version).endswith('-3"')
+    # And it is replaced only when that is wanted
+    with pytest.raises(AlreadyExists):
+        backend.save_file(source, "s/image.raw")
+    with source.open("ab") as file:
+        file.write(b"more")
+    assert backend.save_file(source, "s/image.raw", if_exists="skip") == stored
+    assert backend.save_file(source, "s/image.raw", if_exists="replace")[0] == 20 * 2**20 + 4
+
+
+def test_a_large_file_that_is_another_one_leaves_nothing(
+    backend: ZarrBackend, s3: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(object_files, "_LARGE", 2**20)
+    (tmp_path / "image.raw").write_bytes(bytes(20 * 2**20))
+    with pytest.raises(Corrupt, match=f"expected {'0' * 64}"):
+        backend.save_file(tmp_path / "image.raw", "s/image.raw", sha256="0" * 64)
+    assert not backend.exists("s")
+    # And no part is left behind, to be paid for
+    bucket = s3["root"].removeprefix("s3://").removesuffix("/lab")
+    with urllib.request.urlopen(f"{s3['endpoint']}/{bucket}?uploads") as listed:
+        assert b"<Upload>" not in listed.read()
 
 
 def test_errors_are_those_of_every_backend(backend: ZarrBackend) -> None:

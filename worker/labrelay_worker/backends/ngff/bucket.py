@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import PurePosixPath
 from typing import Any
@@ -19,6 +19,9 @@ from labrelay_worker.backends.base import (
 from labrelay_worker.backends.ngff.codecs import Buffer
 
 _TIMEOUT = "60s"
+#: Of a large object: bytes of a part at least, the most parts there may be (Amazon S3 User Guide, "multipart upload
+#: limits"), and how many are in memory at a time.
+_PART, _MOST_PARTS, _PARTS_AT_ONCE = 8 * 2**20, 10_000, 4
 _RETRY: Mapping[str, Any] = {"max_retries": 3}
 
 
@@ -89,6 +92,25 @@ class Bucket:
                 raise Changed(key) from error
             except obstore.exceptions.AlreadyExistsError as error:
                 raise AlreadyExists(f"{key}: there is something here already") from error
+
+    def put_large(self, key: str, pieces: Iterable[bytes], size: int) -> None:
+        """Write an object of about so many bytes in parts, over what was there; it is visible when all are there.
+
+        What `pieces` raises is raised here, and nothing was written then.
+        """
+        import obstore  # noqa: PLC0415
+
+        part = max(_PART, -(-size // (_MOST_PARTS - 1)))
+        with self._translated(key):
+            obstore.put(self.store, key, pieces, use_multipart=True, chunk_size=part, max_concurrency=_PARTS_AT_ONCE)
+
+    def pieces(self, key: str) -> Iterator[bytes]:
+        """Yield an object piece by piece. Raises NotFound."""
+        import obstore  # noqa: PLC0415
+
+        with self._translated(key):
+            for piece in obstore.get(self.store, key).stream():
+                yield bytes(piece)
 
     def get(self, key: str) -> bytes:
         """Return an object. Raises NotFound."""
