@@ -91,7 +91,7 @@ end
 
 local function claim_again()
   local found = {}
-  for _, id in ipairs(redis.call('ZRANGE', prefix .. 'state:running', 0, -1)) do
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', prefix .. 'state:running', '-inf', '+inf')) do
     local key = row_key(id)
     if redis.call('HGET', key, 'lease_owner') == holder then
       redis.call('HSET', key, 'lease_until', text(now + lease))
