@@ -14,4 +14,5 @@ with Client(background_flush=False) as client:
             outcome = client.submit(context, "all", destinations=sys.argv[2:]).outcome
         except LedgerUnavailable:  # neither Redis nor the disk of the outbox is quick enough on a busy machine
             outcome = "refused"
-        print(context.export_id, outcome, flush=True)
+        # In one piece, also where Python does not buffer: killed in the midst of it, it says nothing.
+        print(f"{context.export_id} {outcome}\n", end="", flush=True)

@@ -257,7 +257,7 @@ class World(Fleet):
         for line in accepted:
             export_id, outcome = line.split()
             self.outcomes[outcome] += 1
-            if line.endswith("\n") and outcome != "refused" and export_id not in self.ids:
+            if outcome != "refused" and export_id not in self.ids:
                 self.ids.append(export_id)
 
     def flush(self) -> None:
