@@ -150,9 +150,9 @@ def test_nobody_asks_at_once_what_became_of_a_call_that_was_cut_off(run: Callabl
 
 def test_a_row_that_this_release_cannot_read_is_not_said_to_kill_workers(run: Callable[..., None]) -> None:
     async def scenario(desk: Desk) -> None:
-        # Given an export of which a newer release has written something that this one does not know
+        # Given an export one of whose deliveries a newer release has left in a state that this one does not know
         desk.submit("a")
-        desk.redis.hset(KEYS.export("export-1"), "d:slow", '{"state": "retrying", "novelty": 1}')
+        desk.redis.hset(KEYS.export("export-1"), "d:slow", '{"state": "negotiating"}')
         # When a worker claims it, then it is left to a person at once, and says why
         outcome = await desk.deliver()
         assert outcome.state is ExportState.DEAD
